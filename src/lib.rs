@@ -1,1 +1,6 @@
-//! latentd
+//! latentd: frames of neural data in; latents, decoded behaviour and features out, bin by bin.
+//!
+//! The rooms, in the order of the walk that a frame takes.
+
+pub mod domain; // the words as types
+pub mod error; // what a caller is told when something is wrong
