@@ -1,0 +1,6 @@
+//! From frames to bins: time, order of samples, gaps, masks, preprocessing (pure).
+//! Enters: frames of each signal, in order. Leaves: closed bins with every input's values, and what happened on the way.
+//! Owns: per signal its watermark, its open bins and its filters' memory. Must hold: how a stream is cut into frames changes no bit.
+//! Must not know: sessions, models, sequence numbers, clocks of the machine, any transport.
+
+pub mod op; // preprocessing as a manifest declares it
