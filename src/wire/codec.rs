@@ -1,0 +1,87 @@
+//! Protobuf over gRPC. Bytes that are no message are INVALID_ARGUMENT, never the library's INTERNAL; on a stream of
+//! `Up` they become an empty `Up`, which the stream answers as `malformed` and goes on.
+
+use std::any::TypeId;
+use std::marker::PhantomData;
+
+use prost::Message;
+use tonic::Status;
+use tonic::codec::{BufferSettings, DecodeBuf, Decoder, EncodeBuf, Encoder};
+
+use super::{fault, v1};
+use crate::error::{Fault, Kind};
+
+/// The codec of every generated service and client.
+#[derive(Debug)]
+pub struct Codec<T, U>(PhantomData<(T, U)>);
+
+impl<T, U> Default for Codec<T, U> {
+    fn default() -> Self {
+        Self(PhantomData)
+    }
+}
+
+impl<T, U> tonic::codec::Codec for Codec<T, U>
+where
+    T: Message + Send + 'static,
+    U: Message + Default + Send + 'static,
+{
+    type Encode = T;
+    type Decode = U;
+    type Encoder = Out<T>;
+    type Decoder = In<U>;
+
+    fn encoder(&mut self) -> Out<T> {
+        Out(PhantomData)
+    }
+
+    fn decoder(&mut self) -> In<U> {
+        In(PhantomData)
+    }
+}
+
+/// Writes messages.
+#[derive(Debug)]
+pub struct Out<T>(PhantomData<T>);
+
+impl<T: Message> Encoder for Out<T> {
+    type Item = T;
+    type Error = Status;
+
+    fn encode(&mut self, item: T, buf: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        item.encode(buf).map_err(|error| Status::internal(error.to_string()))
+    }
+
+    fn buffer_settings(&self) -> BufferSettings {
+        BufferSettings::default()
+    }
+}
+
+/// Reads messages.
+#[derive(Debug)]
+pub struct In<U>(PhantomData<U>);
+
+impl<U: Message + Default + 'static> Decoder for In<U> {
+    type Item = U;
+    type Error = Status;
+
+    fn decode(&mut self, buf: &mut DecodeBuf<'_>) -> Result<Option<U>, Status> {
+        match U::decode(buf) {
+            Ok(message) => Ok(Some(message)),
+            // An error here would end the stream; an empty `Up` is as malformed and ends nothing.
+            Err(_) if TypeId::of::<U>() == TypeId::of::<v1::Up>() => Ok(Some(U::default())),
+            Err(error) => {
+                let sentence = format!("the message is no {}: {error}", short_name::<U>());
+                Err(fault::status(&Fault::new(Kind::Malformed, sentence), ""))
+            }
+        }
+    }
+
+    fn buffer_settings(&self) -> BufferSettings {
+        BufferSettings::default()
+    }
+}
+
+fn short_name<U>() -> &'static str {
+    std::any::type_name::<U>().rsplit("::").next().unwrap_or_default()
+}
