@@ -31,9 +31,7 @@ def bring():
         print(f"ONNX Runtime {VERSION} is there: {TARGET}")
         return
     member = f"onnxruntime/capi/{NAME}"
-    found = wheel.members(
-        f"onnxruntime=={VERSION}", f"manylinux_2_28_{machine}", {member: DIGESTS[machine]}
-    )
+    found = wheel.members(f"onnxruntime=={VERSION}", f"manylinux_2_28_{machine}", {member: DIGESTS[machine]})
     wheel.place(TARGET, found[member], mode=0o755)
     print(f"ONNX Runtime {VERSION} brought: {TARGET}")
 

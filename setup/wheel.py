@@ -107,13 +107,10 @@ def _pip(folder):
     if Path(made[0]).exists() and _run([*made, "--version"], folder).returncode == 0:
         return made
     raise Failure(
-        "Python has neither pip nor venv here; on Debian run"
-        " `apt-get install -y python3-venv` and try again."
+        "Python has neither pip nor venv here; on Debian run `apt-get install -y python3-venv` and try again."
     )
 
 
 def _run(command, folder):
     """The finished `command`, run in `folder`: `-m` would import from the caller's own first."""
-    return subprocess.run(
-        command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True
-    )
+    return subprocess.run(command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True)
