@@ -52,8 +52,7 @@ def digest(path):
     about, folder = read(path)
     names = {path.name, *(spec["file"] for spec in about["signals"])}
     lines = (
-        f"{hashlib.sha256((folder / name).read_bytes()).hexdigest()}  {name}\n"
-        for name in sorted(names)
+        f"{hashlib.sha256((folder / name).read_bytes()).hexdigest()}  {name}\n" for name in sorted(names)
     )
     return "sha256:" + hashlib.sha256("".join(lines).encode()).hexdigest()
 
