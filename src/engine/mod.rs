@@ -5,7 +5,11 @@
 //! Must not know: what a model means, rows, sessions, HTTP, SQL.
 
 pub mod library; // ONNX Runtime's shared library: found, proved, opened
+mod ort_engine; // versions to instances, on the device that was asked for
+mod ort_instance; // batches through one session
 pub mod fake; // real arithmetic that misbehaves on order, for tests of the lanes
+
+pub use self::ort_engine::OrtEngine;
 
 use std::collections::BTreeMap;
 use std::fmt;
