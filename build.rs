@@ -1,10 +1,11 @@
-//! Compiles the schemas: the live API with its JSON mapping.
+//! Compiles the schemas: the live API with its JSON mapping, and the subset of ONNX.
 
 use std::path::PathBuf;
 
 use prost::Message as _;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
+    onnx()?;
     live()
 }
 
@@ -27,5 +28,13 @@ fn live() -> Result<(), Box<dyn std::error::Error>> {
         // `Tensor` alone differs from the standard mapping; its JSON stands in `wire::tensor`.
         .exclude([".latentd.v1.Tensor"])
         .build(&[".latentd.v1"])?;
+    Ok(())
+}
+
+/// The subset of ONNX that `graph` reads and writes.
+fn onnx() -> Result<(), Box<dyn std::error::Error>> {
+    println!("cargo:rerun-if-changed=proto/onnx.proto");
+    let set = protox::compile(["proto/onnx.proto"], ["proto"])?;
+    prost_build::Config::new().compile_fds(set)?;
     Ok(())
 }
