@@ -4,6 +4,8 @@
 
 pub mod domain; // the words as types
 pub mod error; // what a caller is told when something is wrong
+pub mod config; // flags, environment and file, proven
+pub mod metrics; // every metric, named once
 pub mod signal; // from frames to bins (pure)
 pub mod graph; // ONNX graphs as data (pure)
 pub mod engine; // the only room that knows `ort`
