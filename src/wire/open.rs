@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{tensor, v1};
 use crate::domain::ids::SignalName;
+use crate::domain::output::OutputSpec;
 use crate::domain::settings::{
     Ack, BinsBy, ChannelsBy, GapPolicy, LatePolicy, Loop, NanPolicy, Open, Policies, RecordWish, TrialMarks,
 };
@@ -384,5 +385,22 @@ fn positive(field: &str, value: Option<f64>) -> Result<Option<f64>, Fault> {
     match finite(field, value)? {
         Some(x) if x <= 0.0 => Err(Fault::mismatch(field, "more than 0", x.to_string())),
         value => Ok(value),
+    }
+}
+
+/// An output's spec for the wire.
+pub fn output_message(spec: &OutputSpec) -> v1::OutputSpec {
+    v1::OutputSpec {
+        number: spec.number,
+        name: spec.name.clone(),
+        stage: spec.stage.to_string(),
+        output: spec.output.clone(),
+        role: spec.role.word().into(),
+        dims: spec.dims.clone(),
+        labels: spec.labels.clone(),
+        unit: spec.unit.clone(),
+        dtype: spec.dtype.word().into(),
+        sparse: spec.sparse,
+        delay_ms: spec.delay_ms,
     }
 }
