@@ -199,7 +199,7 @@ fn prove_api(path: &Path) -> Result<String, LibraryError> {
     // SAFETY: takes nothing; what it gives is static and null or ends with a NUL.
     let version = unsafe {
         let text = (base.GetVersionString)();
-        if text.is_null() { c"none" } else { CStr::from_ptr(text) }
+        if text.is_null() { c"of no version" } else { CStr::from_ptr(text) }
     };
     let version = version.to_string_lossy().into_owned();
     if !is_enough(&version) {

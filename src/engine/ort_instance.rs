@@ -372,27 +372,38 @@ fn release(api: &OrtApi, value: *mut OrtValue) {
     }
 }
 
-/// A runtime's message on one line, short enough for a sentence.
+/// A runtime's error as part of a sentence.
 pub(super) fn words(error: &ort::Error) -> String {
-    const LIMIT_CHARS: usize = 600;
-    let mut line = one_line(error.message());
-    // "Non-zero status code returned while running Gemm node. Name:'gemm_0' Status Message: ..."
-    if let Some((op, rest)) = (line.strip_prefix("Non-zero status code returned while running "))
-        .and_then(|rest| rest.split_once(" node. Name:'"))
-        && let Some((name, reason)) = rest.split_once("' Status Message: ")
-    {
-        line = format!("{op} node `{name}`: {}", without_place(reason));
-    }
-    if line.chars().count() <= LIMIT_CHARS {
-        return line;
-    }
-    line.chars().take(LIMIT_CHARS).chain(" ...".chars()).collect()
+    cleaned(error.message())
 }
 
-/// A reason without the place in the runtime's own source: "/a/b.cc:12 onnxruntime::X::Y(int, bool) [w/ some] reason".
+/// On one line, without places in the runtime's own source and its codes, and short enough.
+fn cleaned(message: &str) -> String {
+    const LIMIT_CHARS: usize = 600;
+    let line = one_line(message);
+    let reason = without_place(&line);
+    // "Non-zero status code returned while running Gemm node. Name:'gemm_0' Status Message: ..."
+    let node = (reason.strip_prefix("Non-zero status code returned while running "))
+        .and_then(|rest| rest.split_once(" node. Name:'"))
+        .and_then(|(op, rest)| Some((op, rest.split_once("' Status Message: ")?)));
+    let words = match node {
+        Some((op, (name, reason))) => format!("{op} node `{name}`: {}", without_place(reason)),
+        None => reason.to_owned(),
+    };
+    if words.chars().count() <= LIMIT_CHARS {
+        return words;
+    }
+    words.chars().take(LIMIT_CHARS).chain(" ...".chars()).collect()
+}
+
+/// Without what may stand before a reason: "/a/b.cc:12 void onnxruntime::F(int) [ONNXRuntimeError] : 1 : FAIL : reason".
 fn without_place(reason: &str) -> &str {
-    match reason.split_once(".cc:").or_else(|| reason.split_once(".h:")) {
+    let reason = match reason.split_once(".cc:").or_else(|| reason.split_once(".h:")) {
         Some((path, rest)) if !path.contains(' ') => rest.split_once(") ").map_or(reason, |(_, words)| words),
+        _ => reason,
+    };
+    match reason.strip_prefix("[ONNXRuntimeError] : ").map(|rest| rest.splitn(3, " : ").last()) {
+        Some(Some(words)) => words,
         _ => reason,
     }
 }
@@ -413,5 +424,35 @@ const fn element_type(dtype: Dtype) -> ONNXTensorElementDataType {
         Dtype::U32 => T::ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT32,
         Dtype::U64 => T::ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT64,
         Dtype::Bool => T::ONNX_TENSOR_ELEMENT_DATA_TYPE_BOOL,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_runtimes_message_becomes_part_of_a_sentence() {
+        for (message, words) in [
+            ("as it\n is", "as it is"),
+            (
+                "Non-zero status code returned while running Gather node. Name:'g' Status Message: idx=9 must be \
+                 within [-2,1]",
+                "Gather node `g`: idx=9 must be within [-2,1]",
+            ),
+            (
+                "/src/core/bridge.cc:2043 onnxruntime::Provider& onnxruntime::Library::Get() [ONNXRuntimeError] : 1 : \
+                 FAIL : Failed to load library /x/libcuda.so with error: libcublasLt.so.13: cannot open",
+                "Failed to load library /x/libcuda.so with error: libcublasLt.so.13: cannot open",
+            ),
+            (
+                "Non-zero status code returned while running Loop node. Name:'l' Status Message: /src/a.h:7 bool \
+                 F(int, bool) x was false",
+                "Loop node `l`: x was false",
+            ),
+        ] {
+            assert_eq!(cleaned(message), words);
+        }
+        assert_eq!(cleaned(&"µ".repeat(1000)).chars().count(), 604);
     }
 }
