@@ -10,3 +10,5 @@ pub mod file; // one file, read only if it is one
 pub mod manifest; // model.toml
 pub mod channels; // channels.csv
 pub mod npy; // h0.npy
+pub mod version; // a version as it stands on disk, and its digest
+pub mod pipelines; // pipelines/*.toml

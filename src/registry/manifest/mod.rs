@@ -11,6 +11,7 @@ use crate::signal::op::Op;
 
 pub use check::unserved;
 pub use parse::{MANIFEST_LIMIT_BYTES, parse};
+pub(in crate::registry) use parse::{from_table, table};
 
 macro_rules! by_word {
     ($($type:ident),+) => {$(
