@@ -11,7 +11,7 @@ pub use self::read::{ExternalTensor, Graph, GraphError, Side, read};
 use crate::domain::tensor::Dtype;
 
 /// ONNX's messages as prost writes them from `proto/onnx.proto`.
-#[expect(clippy::all, reason = "generated")]
+#[allow(clippy::all, reason = "generated")]
 mod proto {
     include!(concat!(env!("OUT_DIR"), "/onnx.rs"));
 }
