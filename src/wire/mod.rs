@@ -9,6 +9,9 @@ pub mod fault; // faults as messages and gRPC statuses
 pub mod frame; // frames to domain
 pub mod json; // JSON with paths in its faults
 pub mod open; // signal specs and policies to domain
+pub mod npy; // .npy arrays
+pub mod table; // CSV tables of events
+pub mod recording; // recordings in the open format
 pub mod tensor; // tensors, and their JSON
 
 /// The generated types of `proto/latentd/v1`.
