@@ -21,3 +21,7 @@ pub mod readout; // tensors to outputs
 pub mod recorder; // what must not be lost, in order, to the journal
 pub mod store; // journal and library: the only room that knows `sqlx`
 pub mod registry; // the model repository, its checks and versions
+pub mod analysis; // metrics over what was recorded (pure)
+pub mod telemetry; // the log, for people and for machines
+pub mod lifecycle; // start, readiness, drain
+pub mod cli; // the commands
