@@ -9,6 +9,7 @@
 //! (`pool`), drains what gathered, runs it (`walk`: sift, gather, run, scatter), puts the instance back, tells each
 //! owner, and runs on what they hand it. What fails is queued again, alone. `watchdog` ends what takes too long.
 
+pub mod invariance; // what a lone row has, has it in a batch? and how long does it take?
 mod flight; // the rows of a run in progress
 mod gather; // rows to batch and back
 mod hand; // tells owners, never recursing
