@@ -24,6 +24,8 @@ mod times; // how long runs take
 mod walk; // a claim, from the queue to the owners
 mod watchdog; // ends runs that take too long
 
+#[cfg(test)]
+mod tests;
 
 pub use lane::{Lane, Rebuild};
 pub use observer::{LaneObserver, Observer, Silent};
