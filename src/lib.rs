@@ -10,3 +10,7 @@ pub mod signal; // from frames to bins (pure)
 pub mod graph; // ONNX graphs as data (pure)
 pub mod engine; // the only room that knows `ort`
 pub mod wire;
+pub mod http; // the door for HTTP
+pub mod cli; // arguments to one command
+pub mod lifecycle; // readiness, signals, stop
+pub mod telemetry; // the log
