@@ -8,22 +8,20 @@ mod library; // runs, outputs, events
 mod live; // sessions and frames
 mod message; // bodies in and out
 mod models; // the registry and pipelines
+pub mod request; // an id, a span, a log line
 mod state; // liveness, readiness, metrics
 
-use axum::Router;
-use axum::extract::Request;
+use axum::extract::{Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use http::HeaderValue;
+use axum::{Extension, Router};
 
 use crate::app::App;
 use crate::domain::caller::Caller;
+use crate::domain::request::RequestId;
 use crate::error::{Fault, Kind};
 use message::Problem;
-
-/// Header that names a request, taken from the caller or made here.
-const REQUEST_ID: &str = "x-request-id";
 
 /// All routes.
 pub fn router(app: App) -> Router {
@@ -47,32 +45,20 @@ pub fn router(app: App) -> Router {
         .route("/v1/runs/{run}/events", get(library::events))
         .fallback(no_such_call)
         .method_not_allowed_fallback(no_such_call)
-        .layer(middleware::from_fn_with_state(app.clone(), named))
+        .layer(middleware::from_fn_with_state(app.clone(), told))
+        .layer(middleware::from_fn(request::identify))
         .with_state(app)
 }
 
-/// Names the request, and counts its fault.
-async fn named(
-    axum::extract::State(app): axum::extract::State<App>,
-    mut request: Request,
-    next: Next,
-) -> Response {
-    let given = request.headers().get(REQUEST_ID).and_then(|value| value.to_str().ok());
-    let id = given.filter(|id| !id.is_empty() && id.len() <= 128).map_or_else(new_request_id, str::to_owned);
-    request.extensions_mut().insert(Caller::local(id.clone()));
+/// Makes the caller of the request, and writes and counts the fault that a handler answered.
+async fn told(State(app): State<App>, Extension(id): Extension<RequestId>, mut request: Request, next: Next) -> Response {
+    request.extensions_mut().insert(Caller::local(id.as_str()));
     let mut response = next.run(request).await;
     if let Some(Problem(fault)) = response.extensions_mut().remove::<Problem>() {
         app.metrics.rejected(fault.kind);
-        response = message::problem(&fault, &id);
-    }
-    if let Ok(value) = HeaderValue::from_str(&id) {
-        response.headers_mut().insert(REQUEST_ID, value);
+        response = message::problem(&fault, id.as_str());
     }
     response
-}
-
-fn new_request_id() -> String {
-    uuid::Uuid::now_v7().simple().to_string()
 }
 
 async fn no_such_call(request: Request) -> Response {
