@@ -9,3 +9,4 @@ pub mod graph; // ONNX graphs as data (pure)
 pub mod engine; // the only room that knows `ort`
 pub mod wire;
 pub mod analysis; // metrics over what was recorded (pure)
+pub mod cli; // the commands

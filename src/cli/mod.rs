@@ -1,0 +1,3 @@
+//! The commands.
+
+pub mod replay; // a recording played as a rig
