@@ -4,6 +4,7 @@
 //! Must not know: how a command is carried out (each has its file).
 
 pub mod args; // the flags of each command
+pub mod replay; // a recording played as a rig
 
 use clap::{Parser, Subcommand};
 

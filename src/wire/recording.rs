@@ -215,7 +215,15 @@ impl Recording {
             .into_iter()
             .enumerate()
             .map(|(i, value)| page.signal(&format!("signals[{i}]"), value, t0_ns, &mut read));
-        Ok(Recording { signals: signals.collect::<Result<_, _>>()?, ..recording })
+        let recording = Recording { signals: signals.collect::<Result<_, _>>()?, ..recording };
+        if t0_ns.checked_add(recording.end_ns()).is_none() {
+            return Err(page.error(
+                "t0_ns",
+                "a start whose recording ends before the year 2262",
+                t0_ns.to_string(),
+            ));
+        }
+        Ok(recording)
     }
 
     /// The named signal.
