@@ -15,6 +15,7 @@ use prost::Message as _;
 use tokio::sync::Notify;
 
 use super::lag::LagStats;
+use super::meter::Meter;
 use super::order::{Answer, Order, Sink, Verdict};
 use super::outbox::{Outbox, Outgoing};
 use super::part::Part;
@@ -22,11 +23,11 @@ use crate::batch::{Onward, Owner, Place, Ran, Row, RowFault};
 use crate::domain::frame::Frame;
 use crate::domain::ids::{RunId, SessionId, SignalName};
 use crate::domain::output::{EventKind, Flags, Notice, OutputSpec};
-use crate::domain::settings::{Ack, GapPolicy, ResetScope};
+use crate::domain::settings::{Ack, ResetScope};
 use crate::domain::signal::SignalSpec;
 use crate::domain::time::Stamp;
 use crate::error::{Fault, Kind};
-use crate::metrics::{Outcome, SessionMetrics};
+use crate::metrics::Outcome;
 use crate::pipeline::journey::{Journey, Next};
 use crate::readout::Column;
 use crate::recorder::{OutputColumn, Record, RunRecorder, Ticket};
@@ -68,16 +69,14 @@ pub struct Made {
     pub deadline: Option<Duration>,
     /// When a reply leaves.
     pub ack: Ack,
-    /// What it does with gaps, for the metric.
-    pub gap: GapPolicy,
     /// Invalid bins in a row after which its state starts anew.
     pub invalid_limit: u32,
     /// Unanswered frames that a rig may have.
     pub window: usize,
     /// Without a sign of life for so long it is closed.
     pub idle_timeout: Duration,
-    /// Its pipeline's metrics.
-    pub metrics: Arc<SessionMetrics>,
+    /// What it tells the metrics.
+    pub meter: Meter,
 }
 
 /// An open session.
@@ -101,9 +100,8 @@ pub struct Session {
     width: Duration,
     deadline: Option<Duration>,
     ack: Ack,
-    gap: GapPolicy,
     invalid_limit: u32,
-    metrics: Arc<SessionMetrics>,
+    pub(super) meter: Meter,
     recorder: Option<Arc<RunRecorder>>,
     pub(super) core: Mutex<Core>,
     /// Rows of a session that is gone are not run.
@@ -214,9 +212,8 @@ impl Session {
             width: made.width,
             deadline: made.deadline,
             ack: made.ack,
-            gap: made.gap,
             invalid_limit: made.invalid_limit,
-            metrics: made.metrics,
+            meter: made.meter,
             recorder: made.recorder.map(Arc::new),
             core: Mutex::new(Core {
                 aligner: made.aligner,
@@ -376,6 +373,7 @@ impl Session {
             Err(refusal) => return core.orders[signal].refuse(&frame, sink, Fault::from(refusal)),
         };
         core.orders[signal].consumed(&frame, sink);
+        self.meter.received(received.instant.elapsed());
         let behind = newest_end_ns.is_some_and(|end_ns| core.is_behind(end_ns, received.unix_ns, self.width));
         core.work.push_back(Work::End(End {
             cause: Some(Cause {
@@ -403,7 +401,7 @@ impl Session {
                 Step::Notice(notice) => {
                     core.count(&notice);
                     if notice.kind == EventKind::Gap {
-                        self.metrics.gap(self.gap);
+                        self.meter.gap();
                     }
                     self.tell(core, Notice { t_ns: now.unix_ns, ..notice });
                 }
@@ -454,7 +452,7 @@ impl Session {
                 }
                 Work::Skipped { to, bins } => {
                     core.skipped += bins;
-                    self.metrics.bins(Outcome::Skipped, bins);
+                    self.meter.bins(Outcome::Skipped, bins);
                     if let Some(recorder) = &self.recorder {
                         recorder.skipped(to - bins, to);
                     }
@@ -503,7 +501,9 @@ impl Session {
             core.parts.push(Part::new(skipped, k, columns));
         }
         let part = core.parts.last_mut().expect("a part was just pushed");
+        let begun = Instant::now();
         core.journey.read_out(&mut part.columns);
+        self.meter.read_out(begun.elapsed());
         part.flags.push(flags.0);
         match fault {
             None => {
@@ -526,7 +526,7 @@ impl Session {
         } else {
             Outcome::Answered
         };
-        self.metrics.bins(outcome, 1);
+        self.meter.bins(outcome, 1);
     }
 
     fn invalid(&self, core: &mut Core, k: u64, reason: &str) {
@@ -559,11 +559,11 @@ impl Session {
         let bins: u64 = parts.iter().map(Part::n).sum();
         if bins > 0 && end.cause.is_some() {
             core.lag.add(lag_us);
-            self.metrics.step(lag);
+            self.meter.step(lag);
             if self.deadline.is_some_and(|deadline| lag > deadline) {
                 parts.iter_mut().for_each(|part| part.flag_all(Flags::DEADLINE_MISSED));
                 core.tally.deadline_missed += bins;
-                self.metrics.deadline_missed(bins);
+                self.meter.deadline_missed(bins);
             }
         }
         let next_bin = core.aligner.next_bin();
@@ -618,6 +618,9 @@ impl Session {
                 self.durable_due.notify_one();
             }
             _ => core.orders[cause.signal].answer(cause.seq, answer),
+        }
+        if bins > 0 {
+            self.meter.replied(now.elapsed());
         }
     }
 
@@ -807,9 +810,9 @@ impl Session {
         self.recorder.as_ref().map_or("off", |recorder| recorder.state().word())
     }
 
-    /// Whether no stream is attached and nothing came for `dead_after`.
-    pub fn is_detached(&self, now: Instant, dead_after: Duration) -> bool {
-        self.core.lock().is_detached(now, dead_after)
+    /// Tells the metrics whether a stream is attached or something came within `dead_after`.
+    pub fn note_detached(&self, now: Instant, dead_after: Duration) {
+        self.meter.state(self.core.lock().is_detached(now, dead_after));
     }
 
     /// Whether it has shown no sign of life for its `idle_timeout_s`.
@@ -822,10 +825,6 @@ impl Session {
 impl Owner for Session {
     fn finished(self: Arc<Self>, row: Box<Row>, outcome: Result<Ran, RowFault>) -> Option<Onward> {
         let mut core = self.core.lock();
-        if let Ok(ran) = &outcome {
-            let stage = core.journey.stage();
-            self.metrics.ran(stage, ran.queued, ran.compute);
-        }
         match core.journey.arrived(row, outcome) {
             Next::Stage(onward) => Some(onward),
             Next::Done => {

@@ -11,11 +11,13 @@ mod lag; // how long answers took
 pub mod live; // the session itself
 pub mod order; // seq, repeated answers, writers
 pub mod outbox; // messages that wait for a stream
+pub mod meter; // what a session tells the metrics
 mod part; // bins on their way into an answer
 pub mod table; // the sessions there are
 
 pub use attach::Attachment;
 pub use live::{Made, Session};
+pub use meter::Meter;
 pub use order::Sink;
 pub use outbox::Outgoing;
 pub use table::Table;

@@ -87,7 +87,7 @@ fn write(values: &Outputs) -> Result<Vec<u8>, ArrowError> {
         Field::new("flags", DataType::UInt32, false),
         Field::new("values", list, false),
     ])
-    .with_metadata(metadata.into_iter().map(|(key, value)| (key.to_owned(), value)).collect());
+    .with_metadata(metadata.into_iter().map(|(key, value)| (key.to_owned(), value)).collect::<std::collections::HashMap<_, _>>());
     let schema = Arc::new(schema);
     let mut writer = StreamWriter::try_new(Vec::new(), &schema)?;
     for stretch in &values.stretches {
