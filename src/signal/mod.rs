@@ -4,3 +4,10 @@
 //! Must not know: sessions, models, sequence numbers, clocks of the machine, any transport.
 
 pub mod op; // preprocessing as a manifest declares it
+pub mod pace; // the exact step of a stream
+pub mod refusal; // what is refused at open and while streaming
+mod smooth; // causal kernels
+mod zscore; // running, calibrated, given statistics
+pub mod chain; // the ops of one input, around `bin`
+#[cfg(test)]
+mod golden; // the methods' vectors
