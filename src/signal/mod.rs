@@ -4,10 +4,15 @@
 //! Must not know: sessions, models, sequence numbers, clocks of the machine, any transport.
 
 pub mod op; // preprocessing as a manifest declares it
+pub mod input; // what a model's input asks for
 pub mod pace; // the exact step of a stream
 pub mod refusal; // what is refused at open and while streaming
+mod unit; // SI prefixes
+pub mod montage; // a signal's channels to a model's
 mod smooth; // causal kernels
 mod zscore; // running, calibrated, given statistics
 pub mod chain; // the ops of one input, around `bin`
 #[cfg(test)]
 mod golden; // the methods' vectors
+#[cfg(test)]
+mod testing; // signals and frames for tests
