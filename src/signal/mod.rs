@@ -12,6 +12,9 @@ pub mod montage; // a signal's channels to a model's
 mod smooth; // causal kernels
 mod zscore; // running, calibrated, given statistics
 pub mod chain; // the ops of one input, around `bin`
+pub mod clock; // device time on the session's clock
+mod coverage; // what came, and the holes
+mod open_bins; // what came for bins that are still open
 #[cfg(test)]
 mod golden; // the methods' vectors
 #[cfg(test)]

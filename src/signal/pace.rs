@@ -32,19 +32,18 @@ impl Pace {
         self.num as f64 / self.den as f64 / 1e6
     }
 
-    /// Start of step `i` after the start of step 0 (ns): floor(i · step), never summed.
-    pub fn start_ns(self, i: u64) -> i128 {
-        // A width is at most a day and a rate's period below 2⁶² ns, so the product stays below 2¹²⁷.
-        (u128::from(i) * u128::from(self.num) / u128::from(self.den)) as i128
+    /// Start of step `i` after the start of step 0 (ns): floor(i · step), never summed. Steps before 0 lie before it.
+    pub fn start_ns(self, i: i128) -> i128 {
+        // An index is below 2⁶⁵, a width at most a day, a rate's period below 2⁶² ns: the product stays below 2¹²⁷.
+        (i * i128::from(self.num)).div_euclid(i128::from(self.den))
     }
 
-    /// The first step that starts at or after `ns`; saturates at the last index.
-    pub fn first_at_or_after(self, ns: i128) -> u64 {
-        if ns <= 0 {
-            return 0;
-        }
-        let scaled = (ns as u128).checked_mul(u128::from(self.den));
-        scaled.and_then(|top| u64::try_from(top.div_ceil(u128::from(self.num))).ok()).unwrap_or(u64::MAX)
+    /// The first step that starts at or after `ns`; saturates at 2⁶⁴ steps from step 0.
+    pub fn first_at_or_after(self, ns: i128) -> i128 {
+        // Smallest i with floor(i·num/den) >= ns, which is ceil(ns·den/num) for whole ns.
+        let limit = 1i128 << 64;
+        let Some(top) = ns.checked_mul(i128::from(self.den)) else { return ns.signum() * limit };
+        -(-top).div_euclid(i128::from(self.num)).clamp(-limit, limit)
     }
 
     /// Whole steps in a duration, the last of them wholly inside.
@@ -92,6 +91,7 @@ mod tests {
     proptest! {
         #[test]
         fn the_first_step_at_its_own_start_is_itself_or_one_that_starts_with_it(num in 1u32.., den in 1u32.., i in any::<u64>()) {
+            let i = i128::from(i);
             let pace = Pace::of_rate(Rate { num, den });
             let first = pace.first_at_or_after(pace.start_ns(i));
             prop_assert!(first <= i && pace.start_ns(first) == pace.start_ns(i));

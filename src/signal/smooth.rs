@@ -22,7 +22,6 @@ enum Shape {
 
 /// Parameters as the manifest gives them, defaults filled in by `Smooth::new`.
 #[derive(Clone, Copy, Debug)]
-#[expect(missing_docs, reason = "fields are the manifest's own keys")]
 pub struct SmoothParams {
     pub kernel: Kernel,
     pub tau_ms: Option<f64>,
