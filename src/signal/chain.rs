@@ -105,6 +105,11 @@ impl Chain {
         self.channels * if self.reduce == Reduce::All { self.samples_per_bin as usize } else { 1 }
     }
 
+    /// Samples in a bin, where they are whole; else 1.
+    pub fn samples_per_bin(&self) -> u64 {
+        self.samples_per_bin
+    }
+
     /// How the samples of a bin become one value.
     pub fn reduce(&self) -> Reduce {
         self.reduce

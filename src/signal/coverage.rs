@@ -115,6 +115,11 @@ impl Coverage {
         self.open.iter_mut().take_while(|hole| hole.bins.start <= k).find(|hole| k < hole.bins.end)
     }
 
+    /// The first open hole, if it touches a bin before `bin`.
+    pub fn hole_before(&mut self, bin: u64) -> Option<&mut Hole> {
+        self.open.front_mut().filter(|hole| hole.bins.start < bin)
+    }
+
     /// Bins before `next_bin` are closed.
     pub fn close_before(&mut self, next_bin: u64) {
         while self.open.front().is_some_and(|hole| hole.bins.end <= next_bin) {

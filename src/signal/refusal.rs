@@ -123,6 +123,14 @@ pub enum Refusal {
         /// What it is.
         found: String,
     },
+    /// A reset was asked for before a bin that is closed.
+    #[error("bin {bin} is closed; the next to close is {next_bin}")]
+    PastBin {
+        /// The bin asked for.
+        bin: u64,
+        /// The first bin that is still open.
+        next_bin: u64,
+    },
     /// The signal is too far ahead of the others that a bin waits for.
     #[error("signal `{signal}` is {bins} bins ahead of the others: send it again later")]
     Ahead {
@@ -162,6 +170,7 @@ impl From<Refusal> for Fault {
             Refusal::Shape { tensor, expected, found, .. } => {
                 Fault { tensor: tensor.into(), expected, found, ..Fault::new(Kind::Invalid, detail) }
             }
+            Refusal::PastBin { .. } => Fault::new(Kind::Conflict, detail),
             Refusal::Ahead { .. } => Fault::new(Kind::Overloaded, detail).retry_after(100.0),
         };
         fault.consumed = consumed;
