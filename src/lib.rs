@@ -7,4 +7,5 @@ pub mod error; // what a caller is told when something is wrong
 pub mod signal; // from frames to bins (pure)
 pub mod graph; // ONNX graphs as data (pure)
 pub mod engine; // the only room that knows `ort`
+pub mod batch; // lanes and the threads that run them
 pub mod registry; // the model repository: manifests, versions, pipelines, what serves
