@@ -17,6 +17,41 @@ use super::error::StoreError;
 
 /// Readers at the same time.
 const READERS: u32 = 4;
+/// The connection that writes.
+struct Writer {
+    conn: SqliteConnection,
+    /// A transaction was begun and not committed: it failed, or its caller went away.
+    is_begun: bool,
+}
+
+/// A transaction. Dropped without `commit`, it is as if it had never been.
+///
+/// Why not sqlx's own: where the disk is full SQLite ends the transaction by itself, sqlx then counts one that cannot
+/// be ended, and the connection is lost for good.
+pub(super) struct Transaction<'a>(MutexGuard<'a, Writer>);
+
+impl Transaction<'_> {
+    /// On the disk when it answers.
+    pub(super) async fn commit(mut self) -> Result<(), StoreError> {
+        sqlx::query("COMMIT").execute(&mut self.0.conn).await?;
+        self.0.is_begun = false;
+        Ok(())
+    }
+}
+
+impl std::ops::Deref for Transaction<'_> {
+    type Target = SqliteConnection;
+    fn deref(&self) -> &SqliteConnection {
+        &self.0.conn
+    }
+}
+
+impl std::ops::DerefMut for Transaction<'_> {
+    fn deref_mut(&mut self) -> &mut SqliteConnection {
+        &mut self.0.conn
+    }
+}
+
 /// How long a statement waits for another process that has the file.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -30,7 +65,7 @@ pub struct SqliteFile {
 
 struct Inner {
     path: PathBuf,
-    write: Mutex<SqliteConnection>,
+    writer: Mutex<Writer>,
     readers: SqlitePool,
     /// Cuts the write-ahead log; never waits for anyone, because while it waits nobody could write.
     janitor: Mutex<SqliteConnection>,
@@ -57,15 +92,24 @@ impl SqliteFile {
             .await
             .map_err(at_open)?;
         let janitor = options.busy_timeout(Duration::ZERO).connect().await.map_err(at_open)?;
-        let (write, janitor) = (Mutex::new(write), Mutex::new(janitor));
+        let writer = Mutex::new(Writer { conn: write, is_begun: false });
+        let janitor = Mutex::new(janitor);
         Ok(Self {
-            inner: Arc::new(Inner { path: path.to_owned(), write, readers, janitor, wal_limit_bytes }),
+            inner: Arc::new(Inner { path: path.to_owned(), writer, readers, janitor, wal_limit_bytes }),
         })
     }
 
-    /// The one connection that writes, in the order of asking.
-    pub(super) async fn write(&self) -> MutexGuard<'_, SqliteConnection> {
-        self.inner.write.lock().await
+    /// A transaction on the one connection that writes; callers get it in the order of asking.
+    pub(super) async fn begin(&self) -> Result<Transaction<'_>, StoreError> {
+        let mut writer = self.inner.writer.lock().await;
+        if writer.is_begun {
+            // An error says that SQLite had ended it already, or the next line fails with the real one.
+            let _ = sqlx::query("ROLLBACK").execute(&mut writer.conn).await;
+        }
+        // Before the statement: a caller that goes away while it runs leaves a transaction behind.
+        writer.is_begun = true;
+        sqlx::query("BEGIN IMMEDIATE").execute(&mut writer.conn).await?;
+        Ok(Transaction(writer))
     }
 
     /// Connections that only read.
@@ -96,10 +140,10 @@ impl SqliteFile {
     /// Lets the file grow by at most `pages`, as a full disk would; `None`: without limit again.
     #[cfg(test)]
     pub(crate) async fn limit_growth(&self, pages: Option<i64>) {
-        let mut conn = self.write().await;
+        let conn = &mut self.inner.writer.lock().await.conn;
         let now: i64 = sqlx::query_scalar("PRAGMA page_count").fetch_one(&mut *conn).await.unwrap();
         let limit = pages.map_or(1_073_741_823, |more| now + more);
         let sql = sqlx::AssertSqlSafe(format!("PRAGMA max_page_count = {limit}"));
-        sqlx::query(sql).execute(&mut *conn).await.unwrap();
+        sqlx::query(sql).execute(conn).await.unwrap();
     }
 }

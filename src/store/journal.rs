@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use bytes::Bytes;
 use futures::TryStreamExt;
-use sqlx::{Connection, QueryBuilder, Sqlite};
+use sqlx::{QueryBuilder, Sqlite};
 
 use super::error::StoreError;
 use super::file::SqliteFile;
@@ -60,7 +60,7 @@ pub struct Journal {
 impl Journal {
     /// Opens the journal in `file` and counts this start.
     pub async fn open(file: SqliteFile) -> Result<Self, StoreError> {
-        let mut conn = file.write().await;
+        let mut tx = file.begin().await?;
         let (journal, boot): (String, i64) = sqlx::query_as(
             "INSERT INTO journal_identity (only_row, owner, boot)
              VALUES (1, ?, 1)
@@ -68,12 +68,12 @@ impl Journal {
              RETURNING owner, boot",
         )
         .bind(uuid::Uuid::new_v4().as_simple().to_string())
-        .fetch_one(&mut *conn)
+        .fetch_one(&mut *tx)
         .await?;
         let bytes: i64 = sqlx::query_scalar("SELECT coalesce(sum(length(records)), 0) FROM journal")
-            .fetch_one(&mut *conn)
+            .fetch_one(&mut *tx)
             .await?;
-        drop(conn);
+        tx.commit().await?;
         Ok(Self { file, owner: Owner { journal, boot }, bytes: Arc::new(AtomicI64::new(bytes)) })
     }
 
@@ -87,8 +87,7 @@ impl Journal {
         if rows.is_empty() {
             return Ok(());
         }
-        let mut conn = self.file.write().await;
-        let mut tx = conn.begin_with("BEGIN IMMEDIATE").await?;
+        let mut tx = self.file.begin().await?;
         for group in rows.chunks(ROWS_PER_STATEMENT) {
             let mut insert = QueryBuilder::<Sqlite>::new("INSERT INTO journal (run, committed_ns, records) ");
             insert.push_values(group, |mut row, new| {
@@ -148,8 +147,7 @@ impl Journal {
 
     /// Deletes, of each run, the rows up to the given one: the library holds them.
     pub async fn trim(&self, moved: &[(RunId, i64)]) -> Result<(), StoreError> {
-        let mut conn = self.file.write().await;
-        let mut tx = conn.begin_with("BEGIN IMMEDIATE").await?;
+        let mut tx = self.file.begin().await?;
         let mut freed = 0;
         for (run, moved_to) in moved {
             let bytes: i64 = sqlx::query_scalar(
@@ -187,10 +185,7 @@ impl Journal {
 
     /// Proves that the journal can be written, by taking and leaving its write lock.
     pub async fn probe(&self) -> Result<(), StoreError> {
-        let mut conn = self.file.write().await;
-        let tx = conn.begin_with("BEGIN IMMEDIATE").await?;
-        tx.rollback().await?;
-        Ok(())
+        self.file.begin().await?.commit().await
     }
 
     /// The file it lies in.

@@ -19,6 +19,8 @@ pub mod moving; // from journal to library, exactly once
 pub mod query; // library and journal's tail as one
 #[cfg(test)]
 pub(crate) mod testing; // runs and records made up for tests
+#[cfg(test)]
+mod seam; // queries at every point of a move
 
 use std::path::Path;
 use std::sync::Arc;

@@ -35,8 +35,7 @@ impl SqliteLibrary {
 #[async_trait::async_trait]
 impl Library for SqliteLibrary {
     async fn take(&self, transfers: &[(RunId, Transfer)]) -> Result<Vec<Taken>, StoreError> {
-        let mut conn = self.file.write().await;
-        let mut tx = conn.begin_with("BEGIN IMMEDIATE").await?;
+        let mut tx = self.file.begin().await?;
         let mut taken = Vec::with_capacity(transfers.len());
         for (run, sum) in transfers {
             taken.push(take_one(&mut tx, &run.to_string(), sum).await?);
@@ -102,7 +101,7 @@ impl Library for SqliteLibrary {
     }
 
     async fn edit(&self, run: RunId, edit: &RunEdit) -> Result<bool, StoreError> {
-        let mut conn = self.file.write().await;
+        let mut tx = self.file.begin().await?;
         let done = sqlx::query(
             "UPDATE run SET
                  tags = coalesce(?, tags),
@@ -112,20 +111,22 @@ impl Library for SqliteLibrary {
         .bind(edit.tags.as_ref().map(|tags| serde_json::json!(tags).to_string()))
         .bind(edit.notes.as_deref())
         .bind(run.to_string())
-        .execute(&mut *conn)
+        .execute(&mut *tx)
         .await?;
+        tx.commit().await?;
         Ok(done.rows_affected() == 1)
     }
 
     async fn delete(&self, run: RunId) -> Result<bool, StoreError> {
-        let mut conn = self.file.write().await;
+        let mut tx = self.file.begin().await?;
         let done =
-            sqlx::query("DELETE FROM run WHERE run = ?").bind(run.to_string()).execute(&mut *conn).await?;
+            sqlx::query("DELETE FROM run WHERE run = ?").bind(run.to_string()).execute(&mut *tx).await?;
+        tx.commit().await?;
         Ok(done.rows_affected() == 1)
     }
 
     async fn interrupt(&self, owner: &Owner) -> Result<u64, StoreError> {
-        let mut conn = self.file.write().await;
+        let mut tx = self.file.begin().await?;
         let done = sqlx::query(
             "UPDATE run SET
                  state = 'interrupted',
@@ -134,8 +135,9 @@ impl Library for SqliteLibrary {
         )
         .bind(&owner.journal)
         .bind(owner.boot)
-        .execute(&mut *conn)
+        .execute(&mut *tx)
         .await?;
+        tx.commit().await?;
         Ok(done.rows_affected())
     }
 
