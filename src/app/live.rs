@@ -11,14 +11,12 @@ use tokio_util::task::TaskTracker;
 
 use super::models::Models;
 use crate::domain::caller::Caller;
-use crate::domain::ids::{RunId, SessionId, StageName};
-use crate::domain::output::{EventKind, Notice};
+use crate::domain::ids::{RunId, SessionId};
 use crate::domain::settings::{Ack, Open, ResetScope};
 use crate::domain::signal::{SignalRole, SignalType};
 use crate::domain::tensor::Tensor;
 use crate::domain::time::Stamp;
 use crate::error::{Fault, Kind, there_is};
-use crate::metrics::{Metrics, SessionState};
 use crate::pipeline::journey::Journey;
 use crate::pipeline::plan::Plan;
 use crate::recorder::Recorder;
@@ -52,7 +50,6 @@ pub struct LiveLimits {
 pub struct Live {
     models: Arc<Models>,
     recorder: Recorder,
-    metrics: Arc<Metrics>,
     limits: LiveLimits,
     table: Table,
     /// Tasks that sessions need: waits, durable answers.
@@ -62,10 +59,10 @@ pub struct Live {
 
 impl Live {
     /// No session is open yet.
-    pub fn new(models: Arc<Models>, recorder: Recorder, metrics: Arc<Metrics>, limits: LiveLimits) -> Self {
+    pub fn new(models: Arc<Models>, recorder: Recorder, limits: LiveLimits) -> Self {
         let table = Table::new(limits.max_sessions);
         let draining = false.into();
-        Self { models, recorder, metrics, limits, table, tasks: TaskTracker::new(), draining }
+        Self { models, recorder, limits, table, tasks: TaskTracker::new(), draining }
     }
 
     /// Opens a session, or with `dry_run` only says what it would be.
@@ -119,13 +116,19 @@ impl Live {
         }
         let recorder = match run {
             Some(run) => {
-                let head = run_head(run, session, &plan, &open, &opened, &recorded, width_ns, self.models.fingerprint());
-                Some(self.recorder.open(head)?)
+                let head = self.run_head(run, session, &plan, &open, &opened, &recorded)?;
+                let recorder = self.recorder.open(head);
+                // The run is there for queries and survives a crash before the session is told of.
+                let begun = recorder.begun();
+                recorder.durable(begun).await.map_err(|_| {
+                    let why = self.recorder.writing_fault().unwrap_or_default();
+                    Fault::new(Kind::Unavailable, format!("the journal cannot be written, so that nothing can be recorded: {why}"))
+                })?;
+                Some(recorder)
             }
             None => None,
         };
         let keeps_data = open.signals.iter().map(|spec| keeps_data(spec.kind, spec.role, &open)).collect();
-        let gauge = self.metrics.session(SessionState::Open);
         let made = Made {
             id: session,
             run,
@@ -142,11 +145,10 @@ impl Live {
             width,
             deadline: open.deadline_ns.map(Duration::from_nanos),
             ack: open.ack,
-            gap: open.policies.gap,
             invalid_limit: self.limits.invalid_limit,
             window: self.limits.window,
             idle_timeout: Duration::try_from_secs_f64(open.idle_timeout_s).unwrap_or(Duration::MAX),
-            metrics: self.models.session_metrics(&plan, gauge),
+            meter: self.models.meter(&plan, open.policies.gap),
         };
         let made = Session::new(made, tokens);
         if let Err(fault) = self.table.add(Arc::clone(&made)) {
@@ -157,7 +159,7 @@ impl Live {
             self.tasks.spawn(Arc::clone(&made).give_durable());
         }
         if plan.inputs.len() > 1 {
-            self.tasks.spawn(made.close_waited_bins());
+            self.tasks.spawn(Arc::clone(&made).close_waited_bins());
         }
         tracing::info!(
             session.id = %session,
@@ -167,6 +169,43 @@ impl Live {
             "session opened"
         );
         Ok(opened)
+    }
+
+    fn run_head(
+        &self,
+        run: RunId,
+        session: SessionId,
+        plan: &Plan,
+        open: &Open,
+        opened: &v1::OpenReply,
+        recorded: &[bool],
+    ) -> Result<RunHead, Fault> {
+        let pinned = plan.stages.iter().map(|stage| Pinned {
+            stage: stage.name.clone(),
+            model: stage.version.model.clone(),
+            version: stage.version.version,
+            digest: stage.version.digest,
+        });
+        let resolved = opened.resolved.as_ref().map(crate::wire::json::write).unwrap_or_default();
+        Ok(RunHead {
+            run,
+            session,
+            rig: open.rig.clone(),
+            pipeline: open.pipeline.clone(),
+            pinned: pinned.collect(),
+            resolved: String::from_utf8(resolved).unwrap_or_default(),
+            outputs: plan.outputs.clone(),
+            recorded: plan.outputs.iter().map(|spec| spec.number).filter(|&at| recorded[at as usize]).collect(),
+            signals: open.signals.iter().map(|spec| spec.name.clone()).collect(),
+            t0_ns: open.t0_ns,
+            width_ns: width(plan, open)?.get(),
+            first_bin: 0,
+            started_ns: Stamp::now().unix_ns,
+            engine: self.models.fingerprint().to_owned(),
+            tags: open.tags.clone(),
+            notes: open.notes.clone(),
+            owner: Default::default(),
+        })
     }
 
     /// One frame by HTTP: consumed, stepped, answered. Errors: by the table of `docs/API.md`.
@@ -280,7 +319,18 @@ fn aligner(plan: &Plan, open: &Open, width_ns: NonZeroU64) -> Result<(Aligner, V
         }
         inputs.push((input.spec(width_ns, spec.kind), Some(at)));
     }
-    todo_aligner(open, width_ns, inputs)
+    let reset_on = plan.reset_on();
+    let plan = crate::signal::Plan {
+        width_ns,
+        t0_ns: open.t0_ns,
+        policies: open.policies.clone(),
+        channels_by: open.channels_by,
+        signals: open.signals.clone(),
+        inputs,
+        trials: open.trials.clone(),
+        reset_on,
+    };
+    Ok(Aligner::new(plan)?)
 }
 
 /// Static inputs in the plan's order; one that is not required and not given is 0.

@@ -16,6 +16,7 @@ use crate::registry::ready::ReadyVersion;
 use crate::registry::surface::{BoundInput, Initial};
 use crate::signal::input::{ChannelSpec, Fill, InputChannels, InputSpec};
 use crate::signal::op::Op;
+use crate::signal::trial::ResetOn;
 
 /// A pipeline, ready to be travelled. It keeps the versions that it was compiled against alive.
 pub struct Plan {
@@ -298,6 +299,15 @@ impl Plan {
         }
     }
 
+    /// When the state goes back to its beginning by itself: if any of its models says so.
+    pub fn reset_on(&self) -> ResetOn {
+        let any = |word| self.stages.iter().any(|stage| stage.version.manifest.reset_on.contains(&word));
+        ResetOn {
+            trial_start: any(manifest::ResetOn::TrialStart),
+            trial_end: any(manifest::ResetOn::TrialEnd),
+        }
+    }
+
     /// Width of a bin, if its models fix one (ns).
     pub fn width_ns(&self) -> Option<NonZeroU64> {
         self.inputs.iter().find_map(|input| input.width_ns)
@@ -396,6 +406,11 @@ impl PlanInput {
             chain: input.preprocess.clone(),
             rate: input.rate.as_ref().and_then(|rate| Rate::new(rate.num, rate.den)),
         })
+    }
+
+    /// Whether a session must feed it.
+    pub fn is_required(&self) -> bool {
+        self.required
     }
 
     /// The input as the aligner needs it, for bins of this width and a signal of this kind.

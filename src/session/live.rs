@@ -30,7 +30,7 @@ use crate::error::{Fault, Kind};
 use crate::metrics::Outcome;
 use crate::pipeline::journey::{Journey, Next};
 use crate::readout::Column;
-use crate::recorder::{OutputColumn, Record, RunRecorder, Ticket};
+use crate::recorder::{Close, OutputColumn, Record, RunRecorder, Ticket};
 use crate::signal::{Aligner, Bin, Step};
 use crate::wire::{self, v1};
 
@@ -102,14 +102,16 @@ pub struct Session {
     ack: Ack,
     invalid_limit: u32,
     pub(super) meter: Meter,
-    recorder: Option<Arc<RunRecorder>>,
+    recorder: Option<RunRecorder>,
     pub(super) core: Mutex<Core>,
     /// Rows of a session that is gone are not run.
     gone: AtomicBool,
-    /// Woken when a bin's wait may have changed, or when nothing is in flight any more.
+    /// Woken when nothing is in flight any more.
     pub(super) stirred: Notify,
     /// Woken when an answer waits for the journal.
     durable_due: Notify,
+    /// Woken when a bin's wait may have begun or ended.
+    waits_changed: Notify,
 }
 
 /// What a session owns behind its lock, which is held for the ingest of a frame or the commit of a bin, never for a run.
@@ -139,6 +141,10 @@ pub(super) struct Core {
     steps: Vec<Step>,
     /// Answers that wait for the journal, oldest first (`ack = "durable"`).
     awaiting: VecDeque<Awaiting>,
+    /// Of what was recorded last.
+    last_ticket: Option<Ticket>,
+    /// Whether the run knows where bin 0 lies.
+    t0_told: bool,
 }
 
 /// An answer that waits for the journal.
@@ -158,9 +164,6 @@ struct InFlight {
 #[derive(Clone, Copy, Debug, Default)]
 struct Tally {
     bins: u64,
-    gaps: u64,
-    late: u64,
-    dropped: u64,
     deadline_missed: u64,
     last_bin: Option<u64>,
 }
@@ -188,7 +191,10 @@ struct Cause {
     reply: bool,
     /// Whether one caller waits for this frame alone.
     once: bool,
+    /// The frame as it is kept, or nothing.
     data: Bytes,
+    /// One past the last bin that had closed once it was taken.
+    bins_until: u64,
     fault: Option<Fault>,
 }
 
@@ -214,7 +220,7 @@ impl Session {
             ack: made.ack,
             invalid_limit: made.invalid_limit,
             meter: made.meter,
-            recorder: made.recorder.map(Arc::new),
+            recorder: made.recorder,
             core: Mutex::new(Core {
                 aligner: made.aligner,
                 orders,
@@ -235,10 +241,13 @@ impl Session {
                 places: made.places,
                 steps: Vec::new(),
                 awaiting: VecDeque::new(),
+                last_ticket: None,
+                t0_told: false,
             }),
             gone: AtomicBool::new(false),
             stirred: Notify::new(),
             durable_due: Notify::new(),
+            waits_changed: Notify::new(),
         })
     }
 
@@ -265,7 +274,7 @@ impl Session {
         let mut steps = std::mem::take(&mut core.steps);
         core.aligner.expire(now.unix_ns, &mut steps);
         if !steps.is_empty() {
-            self.take_steps(&mut core, &mut steps, now);
+            self.take_steps(&mut core, &mut steps);
             core.work.push_back(Work::End(End {
                 cause: None,
                 received: now,
@@ -278,9 +287,22 @@ impl Session {
         self.set_out(core);
     }
 
-    /// When `expire` has something to do next (Unix ns).
-    pub fn next_expiry_ns(&self) -> Option<i64> {
-        self.core.lock().aligner.next_expiry_ns()
+    /// Closes bins when they have waited for long enough, until the session is gone; runs for as long as a session
+    /// with several inputs is open.
+    pub async fn close_waited_bins(self: Arc<Self>) {
+        while !self.gone.load(Ordering::Acquire) {
+            let stirred = self.waits_changed.notified();
+            let next_ns = self.core.lock().aligner.next_expiry_ns();
+            let Some(next_ns) = next_ns else {
+                stirred.await;
+                continue;
+            };
+            let wait_ns = next_ns.saturating_sub(Stamp::now().unix_ns).max(0);
+            // Cancel-safe: a wake-up that is missed here is the time limit itself, after which all is looked at anew.
+            if tokio::time::timeout(Duration::from_nanos(wait_ns as u64), stirred).await.is_err() {
+                self.expire(Stamp::now());
+            }
+        }
     }
 
     /// Starts the state anew before `at_bin` (default: the next bin to close), and says before which.
@@ -289,11 +311,7 @@ impl Session {
         let mut core = self.core.lock();
         self.still_open(&core)?;
         core.last_sign = now.instant;
-        let mut steps = std::mem::take(&mut core.steps);
-        let at = core.aligner.reset(scope, at_bin, &mut steps);
-        self.take_steps(&mut core, &mut steps, now);
-        core.steps = steps;
-        let at = at.map_err(Fault::from)?;
+        let at = core.aligner.reset(scope, at_bin)?;
         self.tell(&mut core, Notice {
             kind: EventKind::Reset,
             signal: None,
@@ -361,7 +379,7 @@ impl Session {
             Step::Bin(bin) => core.aligner.grid().map(|grid| grid.end_ns(bin.k)),
             _ => None,
         });
-        self.take_steps(core, &mut steps, received);
+        self.take_steps(core, &mut steps);
         core.steps = steps;
         let fault = match pushed {
             Ok(()) => None,
@@ -383,6 +401,7 @@ impl Session {
                 reply: frame.reply,
                 once,
                 data,
+                bins_until: core.aligner.next_bin(),
                 fault,
             }),
             received,
@@ -393,28 +412,25 @@ impl Session {
     }
 
     /// Bins and skips to the end of the work, notices to whoever listens.
-    fn take_steps(&self, core: &mut Core, steps: &mut Vec<Step>, now: Stamp) {
+    fn take_steps(&self, core: &mut Core, steps: &mut Vec<Step>) {
         for step in steps.drain(..) {
             match step {
                 Step::Bin(bin) => core.work.push_back(Work::Bin(Box::new(bin))),
                 Step::Skipped { from, to } => core.work.push_back(Work::Skipped { to, bins: to - from }),
                 Step::Notice(notice) => {
-                    core.count(&notice);
                     if notice.kind == EventKind::Gap {
                         self.meter.gap();
                     }
-                    self.tell(core, Notice { t_ns: now.unix_ns, ..notice });
+                    self.tell(core, notice);
                 }
             }
         }
-        self.stirred.notify_one();
+        self.waits_changed.notify_one();
     }
 
     /// A notice to the run and to every attached stream.
     pub(super) fn tell(&self, core: &mut Core, notice: Notice) {
-        if let Some(recorder) = &self.recorder {
-            recorder.event(notice.clone());
-        }
+        self.note(Record::Event(notice.clone()));
         let message = v1::Notice {
             kind: notice.kind.word().into(),
             signal: notice.signal.as_ref().map(SignalName::to_string).unwrap_or_default(),
@@ -426,6 +442,15 @@ impl Session {
         };
         for outbox in core.outboxes() {
             outbox.put_notice(message.clone());
+        }
+    }
+
+    /// A small record that belongs to no answer. If the recorder has no room for it, it has none for bins either, which
+    /// the run then says.
+    fn note(&self, record: Record) {
+        let Some(recorder) = &self.recorder else { return };
+        if let Some(room) = recorder.reserve(record.size_bytes()) {
+            recorder.put(room, record);
         }
     }
 
@@ -453,9 +478,7 @@ impl Session {
                 Work::Skipped { to, bins } => {
                     core.skipped += bins;
                     self.meter.bins(Outcome::Skipped, bins);
-                    if let Some(recorder) = &self.recorder {
-                        recorder.skipped(to - bins, to);
-                    }
+                    self.note(Record::Skipped { from_bin: to - bins, to_bin: to });
                 }
                 Work::End(end) => self.answer(core, end),
             }
@@ -566,8 +589,7 @@ impl Session {
                 self.meter.deadline_missed(bins);
             }
         }
-        let next_bin = core.aligner.next_bin();
-        let ticket = self.record(&end, &mut parts, next_bin);
+        let ticket = self.record(core, &end, &mut parts);
         let Some(cause) = end.cause else {
             return self.push(core, parts);
         };
@@ -592,7 +614,7 @@ impl Session {
             }
             None => {
                 if parts.is_empty() {
-                    parts.push(Part::new(std::mem::take(&mut core.skipped), next_bin, Vec::new()));
+                    parts.push(Part::new(std::mem::take(&mut core.skipped), cause.bins_until, Vec::new()));
                 }
                 let none_wanted = vec![false; self.wanted.len()];
                 let wanted = if cause.reply { &self.wanted } else { &none_wanted };
@@ -652,46 +674,48 @@ impl Session {
     }
 
     /// Hands the answer's bins and its frame to the recorder; flags the bins that it has no room for.
-    fn record(&self, end: &End, parts: &mut [Part], next_bin: u64) -> Option<Ticket> {
+    fn record(&self, core: &mut Core, end: &End, parts: &mut [Part]) -> Option<Ticket> {
         let recorder = self.recorder.as_ref()?;
-        let data_bytes = end.cause.as_ref().map_or(0, |cause| cause.data.len());
-        let bytes: usize = parts.iter().flat_map(|part| part.columns.iter().flatten()).map(|c| c.bytes.len()).sum();
-        let Some(room) = recorder.reserve(bytes + data_bytes) else {
-            parts.iter_mut().for_each(|part| part.flag_all(Flags::NOT_RECORDED));
-            if let (Some(first), Some(last)) = (parts.first(), parts.last()) {
-                recorder.missed(first.first_bin, last.first_bin + last.n());
-            }
-            return None;
-        };
-        let mut records: Vec<Record> = parts
-            .iter()
-            .map(|part| Record::Bins {
-                first_bin: part.first_bin,
-                n: part.n() as u32,
-                flags: part.flags.clone(),
-                outputs: part
-                    .columns
-                    .iter()
-                    .flatten()
-                    .filter(|column| self.recorded[column.number as usize])
-                    .map(|column| OutputColumn {
-                        number: column.number,
-                        dtype: column.dtype,
-                        dims: column.dims.clone(),
-                        bytes: Bytes::copy_from_slice(&column.bytes),
-                    })
-                    .collect(),
-            })
-            .collect();
+        let mut records: Vec<Record> = Vec::with_capacity(parts.len() + 2);
+        if !core.t0_told && let Some(grid) = core.aligner.grid() {
+            core.t0_told = true;
+            records.push(Record::T0 { t0_ns: grid.t0_ns });
+        }
+        records.extend(parts.iter().map(|part| self.bins_record(part)));
         if let Some(cause) = &end.cause {
             records.push(Record::Frame {
                 signal: cause.signal,
                 seq: cause.seq,
                 bytes: cause.data.clone(),
-                bins_until: next_bin,
+                bins_until: cause.bins_until,
             });
         }
-        Some(recorder.put(room, records))
+        let Some(room) = recorder.reserve(records.iter().map(Record::size_bytes).sum()) else {
+            for part in parts {
+                part.flag_all(Flags::NOT_RECORDED);
+                recorder.not_recorded(part.first_bin, part.first_bin + part.n());
+            }
+            return None;
+        };
+        let ticket = recorder.put_all(room, records);
+        core.last_ticket = Some(ticket);
+        Some(ticket)
+    }
+
+    fn bins_record(&self, part: &Part) -> Record {
+        let recorded = part.columns.iter().flatten().filter(|column| self.recorded[column.number as usize]);
+        Record::Bins {
+            first_bin: part.first_bin,
+            n: part.n() as u32,
+            flags: part.flags.clone(),
+            outputs: recorded
+                .map(|column| OutputColumn {
+                    number: column.number,
+                    dtype: column.dtype,
+                    bytes: Bytes::copy_from_slice(&column.bytes),
+                })
+                .collect(),
+        }
     }
 
     /// By signal: up to which frame results survive a crash.
@@ -708,7 +732,7 @@ impl Session {
         let Some(recorder) = &self.recorder else { return };
         loop {
             let due = self.durable_due.notified();
-            let next = self.core.lock().awaiting.front().map(|waiting| waiting.ticket.clone());
+            let next = self.core.lock().awaiting.front().map(|waiting| waiting.ticket);
             let Some(ticket) = next else {
                 if self.gone.load(Ordering::Acquire) {
                     return;
@@ -716,7 +740,8 @@ impl Session {
                 due.await;
                 continue;
             };
-            recorder.durable(ticket).await;
+            // A run whose recording stopped is answered all the same: `durable_seq` tells, and an event did.
+            let _ = recorder.durable(ticket).await;
             let mut core = self.core.lock();
             let Some(Awaiting { signal, seq, mut answer, .. }) = core.awaiting.pop_front() else { continue };
             if let Answer::Outputs(outputs) = &mut answer {
@@ -764,11 +789,17 @@ impl Session {
         };
         self.gone.store(true, Ordering::Release);
         self.durable_due.notify_one();
+        self.waits_changed.notify_one();
         if let Some(recorder) = &self.recorder {
-            if finished {
-                recorder.close(Stamp::now().unix_ns, &wire::json::write(&reply)).await;
+            let ticket = if finished {
+                let summary = String::from_utf8(wire::json::write(&reply)).unwrap_or_default();
+                Some(recorder.close(Close { ended_ns: Stamp::now().unix_ns, summary }))
             } else {
-                recorder.flush().await;
+                self.core.lock().last_ticket
+            };
+            if let Some(ticket) = ticket {
+                // Not durable only if recording stopped, which the run says.
+                let _ = recorder.durable(ticket).await;
             }
         }
         v1::CloseReply { durable_seq: self.durable_seq(), ..reply }
@@ -797,8 +828,8 @@ impl Session {
                 p99: core.lag.quantile_us(0.99),
                 max: None,
             }),
-            gaps: core.tally.gaps,
-            late: core.tally.late,
+            gaps: core.aligner.counts().gaps,
+            late: core.aligner.counts().late,
             clock: Some(v1::ClockState::default()),
             recording: self.recording().into(),
             health: String::new(),
@@ -891,14 +922,6 @@ impl Core {
         i128::from(took_ns) - i128::from(best_ns) > 2 * width.as_nanos() as i128
     }
 
-    fn count(&mut self, notice: &Notice) {
-        match notice.kind {
-            EventKind::Gap => self.tally.gaps += 1,
-            EventKind::Late | EventKind::Overlap => self.tally.late += notice.count,
-            _ => {}
-        }
-    }
-
     /// Answers every frame that will not be stepped any more with `unavailable`.
     fn abandon(&mut self, why: &'static str) {
         self.closing.get_or_insert(why);
@@ -911,11 +934,12 @@ impl Core {
     }
 
     fn summary(&self) -> v1::CloseReply {
+        let counts = self.aligner.counts();
         v1::CloseReply {
             bins: self.tally.bins,
-            gaps: self.tally.gaps,
-            late: self.tally.late,
-            dropped: self.tally.dropped,
+            gaps: counts.gaps,
+            late: counts.late,
+            dropped: counts.dropped,
             last_bin: self.tally.last_bin,
             durable_seq: Default::default(),
             lag_us: Some(v1::LagSummary {
