@@ -21,7 +21,7 @@ use crate::pipeline::journey::Journey;
 use crate::pipeline::plan::Plan;
 use crate::recorder::Recorder;
 use crate::session::{Made, Session, Sink, Table};
-use crate::signal::Aligner;
+use crate::signal::aligner::Aligner;
 use crate::store::run::{Pinned, RunHead};
 use crate::wire::open::{PipelineDefaults, output_message, resolve, resolved};
 use crate::wire::v1;
@@ -320,7 +320,7 @@ fn aligner(plan: &Plan, open: &Open, width_ns: NonZeroU64) -> Result<(Aligner, V
         inputs.push((input.spec(width_ns, spec.kind), Some(at)));
     }
     let reset_on = plan.reset_on();
-    let plan = crate::signal::Plan {
+    let plan = crate::signal::plan::Plan {
         width_ns,
         t0_ns: open.t0_ns,
         policies: open.policies.clone(),

@@ -29,7 +29,7 @@ impl LiveService {
     }
 
     /// A fault as a status, counted.
-    fn refuse(&self, who: &Caller) -> impl Fn(Fault) -> Status {
+    fn refuse(&self, who: &Caller) -> impl Fn(Fault) -> Status + use<> {
         let (metrics, id) = (self.app.metrics.clone(), who.request_id.clone());
         move |refused| {
             metrics.rejected(refused.kind);

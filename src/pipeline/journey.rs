@@ -11,7 +11,7 @@ use super::plan::{Feed, Init, Plan};
 use crate::batch::{Onward, Ran, Row, RowFault};
 use crate::domain::tensor::{Dtype, Tensor};
 use crate::readout::Column;
-use crate::signal::InputRow;
+use crate::signal::step::InputRow;
 
 /// What happens after a row came back.
 pub enum Next {

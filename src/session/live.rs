@@ -31,7 +31,8 @@ use crate::metrics::Outcome;
 use crate::pipeline::journey::{Journey, Next};
 use crate::readout::Column;
 use crate::recorder::{Close, OutputColumn, Record, RunRecorder, Ticket};
-use crate::signal::{Aligner, Bin, Step};
+use crate::signal::aligner::Aligner;
+use crate::signal::step::{Bin, Step};
 use crate::wire::{self, v1};
 
 /// Due time of a bin whose session asks for none, in bins: enough to keep the order, never a promise.
