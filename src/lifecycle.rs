@@ -221,4 +221,21 @@ mod tests {
         assert_eq!(stop.drain(Duration::from_secs(10)).await, Stopped::Forced);
         assert_eq!(begun.elapsed().as_secs(), 3);
     }
+
+    #[tokio::test]
+    async fn the_first_signal_asks_and_the_second_insists() {
+        let stop = Stop::new();
+        let watch = tokio::spawn(Signals::listen().unwrap().watch(stop.clone()));
+        let send = |name: &str| {
+            let pid = std::process::id().to_string();
+            assert!(std::process::Command::new("kill").args([name, &pid]).status().unwrap().success());
+        };
+        let soon = Duration::from_secs(5);
+        send("-TERM");
+        timeout(soon, stop.soft.cancelled()).await.expect("the first signal asks");
+        assert!(!stop.hard.is_cancelled());
+        send("-INT");
+        timeout(soon, stop.hard.cancelled()).await.expect("the second insists");
+        timeout(soon, watch).await.expect("the watch ends").unwrap();
+    }
 }

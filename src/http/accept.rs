@@ -17,14 +17,13 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::ConnectInfo;
 use bytes::Bytes;
-use futures::FutureExt as _;
 use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, Sleep, sleep, timeout};
+use tokio::time::{Instant, Sleep, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
@@ -66,11 +65,15 @@ pub struct Door {
 /// How long a connection that is refused is read on, so that the answer is not lost in a reset.
 const LINGER: Duration = Duration::from_millis(500);
 
+/// How long after the wish to stop bytes that the kernel has may take to be seen: readiness comes with the runtime's next
+/// turn, not with the call.
+const GRACE: Duration = Duration::from_millis(20);
+
 /// Least buffer of a connection; a header's limit below it holds all the same.
 const BUFFER_BYTES: usize = 64 << 10;
 
-/// Accepts until `soft`, then takes what the kernel had accepted by then, and closes the listener. Returns then; the
-/// connections end as tasks of `door.tasks`. Cancel-safe: dropped, it closes the listener.
+/// Accepts until `soft`, then for a moment what the kernel had accepted by then, and closes the listener. Returns then;
+/// the connections end as tasks of `door.tasks`. Cancel-safe: dropped, it closes the listener.
 pub async fn serve(listener: TcpListener, router: Router, door: Door) {
     let places = Arc::new(Semaphore::new(door.limits.connections));
     loop {
@@ -85,7 +88,8 @@ pub async fn serve(listener: TcpListener, router: Router, door: Door) {
         }
     }
     // Their clients believe themselves connected, and may have sent a frame already.
-    while let Some(Ok((stream, peer))) = listener.accept().now_or_never() {
+    let last = Instant::now() + GRACE;
+    while let Ok(Ok((stream, peer))) = timeout_at(last, listener.accept()).await {
         take(stream, peer, &router, &door, &places);
     }
 }
@@ -147,11 +151,15 @@ async fn connection(
     door: Door,
 ) {
     let mut first = [0];
-    // `biased`: bytes that are there come before the wish to stop.
-    let begun = tokio::select! {
-        biased;
-        peeked = timeout(door.limits.first_byte, stream.peek(&mut first)) => peeked,
-        () = door.soft.cancelled() => return,
+    let begun = {
+        let mut peeked = std::pin::pin!(timeout(door.limits.first_byte, stream.peek(&mut first)));
+        tokio::select! {
+            peeked = &mut peeked => peeked,
+            () = door.soft.cancelled() => match timeout(GRACE, peeked).await {
+                Ok(peeked) => peeked,
+                Err(_) => return,
+            },
+        }
     };
     match begun {
         Ok(Ok(1..)) => {}
@@ -176,19 +184,24 @@ async fn connection(
         .max_buf_size(door.limits.header_bytes.max(BUFFER_BYTES))
         .serve_connection(TokioIo::new(socket), service)
         .with_upgrades();
+    // Once before anything else: asked to stop before it has read, hyper closes over bytes that are there.
+    let begun = futures::poll!(Pin::new(&mut connection));
     let mut asked = false;
-    let ended = loop {
-        tokio::select! {
-            // In this order, so that an answer that is ready with the wish to stop says `connection: close`.
-            // Cancel-safe: a token has no state to lose, and the connection is only polled, not dropped.
-            biased;
-            () = door.hard.cancelled() => return,
-            () = door.soft.cancelled(), if !asked => {
-                asked = true;
-                Pin::new(&mut connection).graceful_shutdown();
+    let ended = match begun {
+        Poll::Ready(ended) => ended,
+        Poll::Pending => loop {
+            tokio::select! {
+                // In this order, so that an answer that is ready with the wish to stop says `connection: close`.
+                // Cancel-safe: a token has no state to lose, and the connection is only polled, not dropped.
+                biased;
+                () = door.hard.cancelled() => return,
+                () = door.soft.cancelled(), if !asked => {
+                    asked = true;
+                    Pin::new(&mut connection).graceful_shutdown();
+                }
+                ended = Pin::new(&mut connection) => break ended,
             }
-            ended = Pin::new(&mut connection) => break ended,
-        }
+        },
     };
     if let Err(error) = ended {
         tracing::debug!(%peer, %error, "connection ended");
@@ -407,6 +420,18 @@ mod tests {
         let router = Router::new()
             .route("/", get(|| async { "hello" }))
             .route("/peer", get(|ConnectInfo(peer): ConnectInfo<SocketAddr>| async move { peer.to_string() }))
+            .route(
+                "/upgrade",
+                get(|mut request: axum::extract::Request| async move {
+                    let upgrade = hyper::upgrade::on(&mut request);
+                    tokio::spawn(async move {
+                        let mut stream = TokioIo::new(upgrade.await.unwrap());
+                        let (mut read, mut write) = tokio::io::split(&mut stream);
+                        let _ = tokio::io::copy(&mut read, &mut write).await;
+                    });
+                    (http::StatusCode::SWITCHING_PROTOCOLS, [("upgrade", "echo"), ("connection", "upgrade")])
+                }),
+            )
             .route("/body", post(|body: Bytes| async move { body.len().to_string() }))
             .route(
                 "/held",
@@ -638,6 +663,36 @@ mod tests {
         server.until_held(1).await;
         server.door.hard.cancel();
         assert_eq!(to_the_end(&mut stream).await, "");
+        server.stop().await;
+    }
+
+    #[tokio::test]
+    async fn a_connection_can_be_upgraded_and_keeps_its_place_until_it_is_closed() {
+        let server = server(Limits { connections: 1, ..limits() }).await;
+        let mut stream = server.connect().await;
+        let request = "GET /upgrade HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n";
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let head = answer(&mut stream, "\r\n\r\n").await;
+        assert!(head.starts_with("HTTP/1.1 101"), "{head}");
+        // Neither are bytes of an upgraded connection taken for an answer of hyper's.
+        stream.write_all(b"ping").await.unwrap();
+        answer(&mut stream, "ping").await;
+        let mut second = server.connect().await;
+        assert!(to_the_end(&mut second).await.starts_with("HTTP/1.1 429"));
+        drop(stream);
+        server.stop().await;
+    }
+
+    #[tokio::test]
+    async fn a_request_that_the_kernel_had_accepted_before_the_stop_is_answered() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        stream.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+        let server = server(limits()).await;
+        server.door.soft.cancel();
+        serve(listener, Router::new().route("/", get(|| async { "hello" })), server.door.clone()).await;
+        let answer = to_the_end(&mut stream).await;
+        assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("hello"), "{answer}");
         server.stop().await;
     }
 }
