@@ -1,3 +1,4 @@
 //! The commands.
 
+pub mod queries; // curl lines, and their proof
 pub mod replay; // a recording played as a rig
