@@ -1,4 +1,5 @@
 //! The commands.
 
+pub mod demo; // two rigs side by side
 pub mod queries; // curl lines, and their proof
 pub mod replay; // a recording played as a rig
