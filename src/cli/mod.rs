@@ -4,6 +4,8 @@
 //! Must not know: how a command is carried out (each has its file).
 
 pub mod args; // the flags of each command
+pub mod demo; // two rigs side by side
+pub mod queries; // curl lines, and their proof
 pub mod replay; // a recording played as a rig
 
 use clap::{Parser, Subcommand};

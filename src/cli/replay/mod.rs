@@ -10,7 +10,11 @@ use crate::wire::recording::{RECORDING_FILE, Recording, RecordingError};
 
 pub mod cut; // a recording as frames
 pub mod player; // the rig: open, stream, close
+pub mod command; // `latentd replay`
+pub mod live; // figures while it plays
 pub mod report; // what came back
+pub mod score; // decoded against true
+pub mod summary; // what it came to, for people
 #[cfg(test)]
 mod scripted; // a server that misbehaves on order
 

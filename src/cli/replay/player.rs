@@ -17,6 +17,7 @@ use tonic::{Code, Status, Streaming};
 
 use super::cut::{Cut, Due};
 use super::report::{AnswerLag, Answers, PlayReport};
+use super::score::width_from;
 use crate::domain::time::ns_from_ms;
 use crate::error::Kind;
 use crate::wire::recording::{Recording, RecordingError};
@@ -221,7 +222,6 @@ pub async fn play_watched(
         started: Instant::now(),
         unanswered: VecDeque::new(),
         next_seq: BTreeMap::new(),
-        sent_ns: 0,
         answers: Answers::new(&opened.outputs),
         opened: &opened,
         tally: Tally::default(),
@@ -232,6 +232,8 @@ pub async fn play_watched(
     let closing = client.close(v1::CloseRequest { session: opened.session.clone() });
     let closed = within("close", CALL_LIMIT, closing).await;
     let (answers, tally, wall_s) = outcome?;
+    let covered_ns = u64::try_from(tally.sent_ns - (t0_ns - chosen.t0_ns)).unwrap_or(0);
+    let bin_ns = bin_ns.or_else(|| width_from(covered_ns, answers.first_bin + answers.bins() as u64));
     Ok(PlayReport {
         session: opened.session.clone(),
         run: opened.run.clone(),
@@ -337,6 +339,8 @@ struct Tally {
     resent: u64,
     reattached: u32,
     behind: Duration,
+    /// How much of the recording was sent (ns).
+    sent_ns: i64,
 }
 
 /// A play in progress.
@@ -351,7 +355,6 @@ struct Play<'a, W> {
     unanswered: VecDeque<Sent>,
     /// The `seq` that each signal's next new frame has.
     next_seq: BTreeMap<String, u64>,
-    sent_ns: i64,
     answers: Answers,
     tally: Tally,
     watch: W,
@@ -506,7 +509,7 @@ impl<W: FnMut(Played<'_>) + Send> Play<'_, W> {
             let due = self.started + Duration::from_nanos(at_ns.unsigned_abs());
             self.tally.behind = self.tally.behind.max(now.saturating_duration_since(due));
         }
-        self.sent_ns = self.sent_ns.max(at_ns);
+        self.tally.sent_ns = self.tally.sent_ns.max(at_ns);
         self.tally.frames += 1;
         self.unanswered.push_back(Sent { frame: frame.clone(), at: now, tries: 1, again_at: None });
         Ok(frame)
@@ -536,7 +539,7 @@ impl<W: FnMut(Played<'_>) + Send> Play<'_, W> {
                 self.answers
                     .take(&output, &self.opened.outputs)
                     .map_err(|fault| Broken::For(PlayError::Answer(fault)))?;
-                let sent_ns = self.sent_ns;
+                let sent_ns = self.tally.sent_ns;
                 (self.watch)(Played::Answered { output: &output, round_trip_us, sent_ns });
                 if output.n > 0 {
                     self.tally.lags.push(AnswerLag {

@@ -15,7 +15,7 @@ pub struct PlayReport {
     pub run: Option<String>,
     /// What open answered.
     pub opened: v1::OpenReply,
-    /// Width of a bin (ns), if it is known.
+    /// Width of a bin (ns): as told, else by how many were over when; `None` where no bin was answered.
     pub bin_ns: Option<u64>,
     /// Start of bin 0 (device ns).
     pub t0_ns: i64,
