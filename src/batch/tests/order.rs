@@ -194,7 +194,7 @@ fn rows_submitted_by_an_owner_that_is_told_never_pile_up_on_the_stack() {
                 assert!(pool.stop(Instant::now() + LIMIT));
             }
             let (teller, told) = Teller::new();
-            let left = parking_lot::Mutex::new(20_000);
+            let left = parking_lot::Mutex::new(5_000);
             let owner = Arc::new(Again { lane: lane.clone(), left, teller, by_submit });
             lane.submit(row(0.0, GOOD), owner, true);
             assert_eq!(next(&told).outcome.is_err(), is_closed);
