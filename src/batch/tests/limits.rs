@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 use super::fake::*;
 use crate::batch::{LaneSpec, Pool, PoolConfig, RowFault, Silent};
 
+/// Short, and long enough for a thread of a busy machine to notice an interrupt before it is given up.
 fn short(max_batch: usize) -> LaneSpec {
-    LaneSpec { run_limit: Duration::from_millis(30), ..spec(max_batch) }
+    LaneSpec { run_limit: Duration::from_millis(150), ..spec(max_batch) }
 }
 
 #[test]

@@ -6,7 +6,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::fake::*;
-use crate::batch::{Lane, LaneObserver, Observer, Onward, Owner, Pool, PoolConfig, Ran, Row, RowFault};
+use crate::batch::{
+    Lane, LaneObserver, Observer, Onward, Owner, Pool, PoolConfig, Ran, Row, RowFault, Silent,
+};
 
 /// One row runs and holds the only instance; what is submitted then waits.
 fn hold(fake: &Arc<Fake>, lane: &Arc<Lane>, owner: &Arc<Teller>) {
@@ -107,7 +109,9 @@ fn a_lone_row_runs_in_place_only_on_an_idle_lane_that_is_known_to_be_fast() {
 
 #[test]
 fn stages_of_one_row_are_run_on_by_the_same_thread() {
-    let (fake, pool) = (Fake::new(), pool(2));
+    // A caller's time is generous here, so that a busy machine does not move a stage to a worker.
+    let config = PoolConfig { inline_us: 1_000_000, ..PoolConfig::default() };
+    let (fake, pool) = (Fake::new(), Pool::start(2, config, Arc::new(Silent)).expect("threads start"));
     let lanes: Vec<_> = (0..3).map(|_| fake.lane(&pool, spec(8), 1)).collect();
     for lane in &lanes {
         (0..20).for_each(|_| lane.learn(1, Duration::from_micros(5)));
@@ -190,7 +194,7 @@ fn rows_submitted_by_an_owner_that_is_told_never_pile_up_on_the_stack() {
                 assert!(pool.stop(Instant::now() + LIMIT));
             }
             let (teller, told) = Teller::new();
-            let left = parking_lot::Mutex::new(20_000);
+            let left = parking_lot::Mutex::new(5_000);
             let owner = Arc::new(Again { lane: lane.clone(), left, teller, by_submit });
             lane.submit(row(0.0, GOOD), owner, true);
             assert_eq!(next(&told).outcome.is_err(), is_closed);
