@@ -8,3 +8,4 @@ pub mod signal; // from frames to bins (pure)
 pub mod graph; // ONNX graphs as data (pure)
 pub mod engine; // the only room that knows `ort`
 pub mod store; // journal and library: what is kept
+pub mod recorder; // what must not be lost, in order, to the journal
