@@ -707,7 +707,8 @@ mod tests {
         metrics.gap(GapPolicy::Hold);
         metrics.rejected(Kind::Overloaded);
         metrics.subscriber_dropped(3);
-        metrics.journal(4096, Duration::from_millis(1500));
+        metrics.journal_bytes(4096);
+        metrics.journal_oldest_seconds(1.5);
         metrics.store_seconds(StoreOp::Append, 0.002);
         metrics.job_queued(JobKind::Replay);
         metrics.job_moved(JobKind::Replay, JobState::Queued, JobState::Running);
