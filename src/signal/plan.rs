@@ -89,6 +89,8 @@ impl Plan {
             track.counts &= feed.chain.reduce() == Reduce::Sum;
             feeds.push(Some(feed));
         }
+        let none_required = tracks.iter().all(|track| !track.required);
+        tracks.iter_mut().for_each(|track| track.leads = track.required || none_required);
         Ok(Fitted { width_ns, anchor, by_signal, tracks, feeds, warnings })
     }
 
