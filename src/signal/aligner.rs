@@ -98,7 +98,7 @@ impl Aligner {
         let known = self.grid;
         // By arrival a frame has its place once the session's own clock was heard.
         let placeless =
-            self.tracks[t].placed == Placed::Arrival && self.clocks.from_server(arrived_ns).is_none();
+            self.tracks[t].placed == Placed::Arrival && self.clocks.session_at(arrived_ns).is_none();
         if (known.is_none() || placeless) && signal != self.anchor {
             if self.plan.policies.nan == NanPolicy::Reject {
                 self.tracks[t].rejects(frame)?;
@@ -287,8 +287,11 @@ impl Aligner {
     /// each signal's next frame may leave a gap or be late under `fail`.
     pub fn reset(&mut self, scope: ResetScope, at_bin: Option<u64>) -> Result<u64, Refusal> {
         let (bin, next_bin) = (at_bin.unwrap_or(self.next_bin), self.next_bin);
-        if bin < next_bin || (self.resets.len() >= MAX_RESETS && !self.resets.contains_key(&bin)) {
+        if bin < next_bin {
             return Err(Refusal::PastBin { bin, next_bin });
+        }
+        if self.resets.len() >= MAX_RESETS && !self.resets.contains_key(&bin) {
+            return Err(Refusal::ManyResets(MAX_RESETS));
         }
         let before = self.resets.entry(bin).or_insert(scope);
         if scope == ResetScope::All {
