@@ -1,6 +1,80 @@
-//! The commands.
+//! The command line: one type per command, and what each does.
+//! Enters: arguments. Leaves: one command with its settings as given, not yet proven (`config` does that for `serve`).
+//! Owns: `--help`. Must hold: every key of the configuration is a flag of `serve`, by `config::keys`, not by hand.
+//! Must not know: how a command is carried out (each has its file).
 
+pub mod args; // the flags of each command
 pub mod bench; // beside the floors
 pub mod demo; // two rigs side by side
 pub mod queries; // curl lines, and their proof
 pub mod replay; // a recording played as a rig
+
+use clap::{Parser, Subcommand};
+
+pub use args::{DemoArgs, ReplayArgs, ServeArgs, Speed};
+
+/// latentd: frames of neural data in; latents, decoded behaviour and features out, bin by bin.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "latentd", version, max_term_width = 110, arg_required_else_help = true)]
+pub enum Cli {
+    /// Serve the models of a repository to streamed neural data
+    Serve(ServeArgs),
+    /// Play two rigs through a server of its own, and show what they get
+    Demo(DemoArgs),
+    /// Play a recording through a server, as a rig would
+    Replay(ReplayArgs),
+    /// Look at a model repository
+    #[command(subcommand)]
+    Models(Models),
+}
+
+/// `latentd models ...`
+#[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
+pub enum Models {
+    /// List the models of a repository with their versions
+    List {
+        /// The model repository
+        #[arg(value_name = "DIR", default_value = "models")]
+        dir: std::path::PathBuf,
+    },
+    /// Check every model of a repository as the server would; exit code 1 if one has a fault
+    Check {
+        /// The model repository
+        #[arg(value_name = "DIR", default_value = "models")]
+        dir: std::path::PathBuf,
+    },
+    /// Write the ONNX graph that is really run, to standard output
+    Graph {
+        /// The model's name
+        model: String,
+        /// Its version; by default the highest
+        #[arg(long, value_name = "N")]
+        version: Option<u32>,
+        /// The model repository
+        #[arg(long, value_name = "DIR", default_value = "models")]
+        models: std::path::PathBuf,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_commands_fit_together() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_models_commands_read_as_written() {
+        let read = |line: &str| match Cli::try_parse_from(line.split(' ')).unwrap() {
+            Cli::Models(models) => models,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(read("latentd models check zoo"), Models::Check { dir: "zoo".into() });
+        assert_eq!(read("latentd models list"), Models::List { dir: "models".into() });
+        let graph = Models::Graph { model: "gru".into(), version: Some(2), models: "models".into() };
+        assert_eq!(read("latentd models graph gru --version 2"), graph);
+    }
+}

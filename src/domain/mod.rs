@@ -12,3 +12,4 @@ pub mod frame; // one message of a rig
 pub mod settings; // how a session wants to be treated
 pub mod output; // what leaves for a bin
 pub mod caller; // who asks
+pub mod request; // the id of one call

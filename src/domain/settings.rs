@@ -120,3 +120,57 @@ pub struct TrialMarks {
     /// Prefix of the markers whose rest is the condition.
     pub key: Option<String>,
 }
+
+/// What of a session is to be recorded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecordWish {
+    /// Names of outputs; empty: all.
+    pub outputs: Vec<String>,
+    /// Binned and event inputs.
+    pub inputs: bool,
+    /// Continuous inputs.
+    pub broadband: bool,
+}
+
+/// A session as asked for, every default resolved.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Open {
+    /// The pipeline's name.
+    pub pipeline: super::ids::PipelineName,
+    /// The rig's name, as it gave it.
+    pub rig: String,
+    /// Its streams, in the order in which they were announced.
+    pub signals: Vec<super::signal::SignalSpec>,
+    /// How channels find a model's.
+    pub channels_by: ChannelsBy,
+    /// Start of bin 0 on the session's clock, if told (ns).
+    pub t0_ns: Option<i64>,
+    /// Seed of whatever is drawn.
+    pub seed: u64,
+    /// What to record; `None`: nothing.
+    pub record: Option<RecordWish>,
+    /// What becomes of its data.
+    pub policies: Policies,
+    /// The lag that the session asks for (ns).
+    pub deadline_ns: Option<u64>,
+    /// When a reply leaves.
+    pub ack: Ack,
+    /// Whether the rig acts on the answers.
+    pub feedback: Loop,
+    /// Names of wanted outputs; empty: all.
+    pub outputs: Vec<String>,
+    /// Marks of trials.
+    pub trials: Option<TrialMarks>,
+    /// Static inputs by name.
+    pub statics: std::collections::BTreeMap<String, super::tensor::Tensor>,
+    /// Versions asked for, by stage.
+    pub versions: std::collections::BTreeMap<String, u32>,
+    /// Without a sign of life for so long, the session is closed (s).
+    pub idle_timeout_s: f64,
+    /// Free words to find the run by.
+    pub tags: Vec<String>,
+    /// Free text.
+    pub notes: String,
+    /// Only check; open nothing.
+    pub dry_run: bool,
+}

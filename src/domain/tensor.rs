@@ -199,20 +199,29 @@ impl Tensor {
     }
 
     /// Calls `f` with every element as f64, in order.
-    pub fn each_f64(&self, mut f: impl FnMut(f64)) {
+    pub fn each_f64(&self, f: impl FnMut(f64)) {
+        self.range_f64(0..self.elements(), f);
+    }
+
+    /// Calls `f` with the elements of `range` as f64, in order.
+    pub fn range_f64(&self, range: std::ops::Range<usize>, mut f: impl FnMut(f64)) {
         match self.dtype {
-            Dtype::F32 => self.values::<f32>().iter().for_each(|&x| f(f64::from(x))),
-            Dtype::F64 => self.values::<f64>().iter().for_each(|&x| f(x)),
-            Dtype::F16 => self.values::<u16>().iter().for_each(|&x| f(half::f16::from_bits(x).to_f64())),
-            Dtype::Bf16 => self.values::<u16>().iter().for_each(|&x| f(half::bf16::from_bits(x).to_f64())),
-            Dtype::I8 => self.values::<i8>().iter().for_each(|&x| f(f64::from(x))),
-            Dtype::I16 => self.values::<i16>().iter().for_each(|&x| f(f64::from(x))),
-            Dtype::I32 => self.values::<i32>().iter().for_each(|&x| f(f64::from(x))),
-            Dtype::I64 => self.values::<i64>().iter().for_each(|&x| f(x as f64)),
-            Dtype::U8 | Dtype::Bool => self.values::<u8>().iter().for_each(|&x| f(f64::from(x))),
-            Dtype::U16 => self.values::<u16>().iter().for_each(|&x| f(f64::from(x))),
-            Dtype::U32 => self.values::<u32>().iter().for_each(|&x| f(f64::from(x))),
-            Dtype::U64 => self.values::<u64>().iter().for_each(|&x| f(x as f64)),
+            Dtype::F32 => self.values::<f32>()[range].iter().for_each(|&x| f(f64::from(x))),
+            Dtype::F64 => self.values::<f64>()[range].iter().for_each(|&x| f(x)),
+            Dtype::F16 => {
+                self.values::<u16>()[range].iter().for_each(|&x| f(half::f16::from_bits(x).to_f64()))
+            }
+            Dtype::Bf16 => {
+                self.values::<u16>()[range].iter().for_each(|&x| f(half::bf16::from_bits(x).to_f64()))
+            }
+            Dtype::I8 => self.values::<i8>()[range].iter().for_each(|&x| f(f64::from(x))),
+            Dtype::I16 => self.values::<i16>()[range].iter().for_each(|&x| f(f64::from(x))),
+            Dtype::I32 => self.values::<i32>()[range].iter().for_each(|&x| f(f64::from(x))),
+            Dtype::I64 => self.values::<i64>()[range].iter().for_each(|&x| f(x as f64)),
+            Dtype::U8 | Dtype::Bool => self.values::<u8>()[range].iter().for_each(|&x| f(f64::from(x))),
+            Dtype::U16 => self.values::<u16>()[range].iter().for_each(|&x| f(f64::from(x))),
+            Dtype::U32 => self.values::<u32>()[range].iter().for_each(|&x| f(f64::from(x))),
+            Dtype::U64 => self.values::<u64>()[range].iter().for_each(|&x| f(x as f64)),
         }
     }
 }

@@ -83,6 +83,26 @@ pub fn ns_from_ms(ms: f64) -> Option<u64> {
     (ns.is_finite() && (0.0..9.2e18).contains(&ns)).then_some(ns as u64)
 }
 
+/// An instant as both clocks tell it: read once, at the door, and carried along.
+#[derive(Clone, Copy, Debug)]
+pub struct Stamp {
+    /// The monotonic clock, for lags.
+    pub instant: std::time::Instant,
+    /// Unix time (ns), for everything that is written down.
+    pub unix_ns: i64,
+}
+
+impl Stamp {
+    /// Reads both clocks.
+    pub fn now() -> Self {
+        let unix = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        Self {
+            instant: std::time::Instant::now(),
+            unix_ns: i64::try_from(unix.as_nanos()).unwrap_or(i64::MAX),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -4,7 +4,15 @@
 //! may fall back to another device, and says so.
 //! Must not know: what a model means, rows, sessions, HTTP, SQL.
 
+pub mod library; // ONNX Runtime's shared library: found, proved, opened
+mod ort_engine; // versions to instances, on the device that was asked for
+mod ort_instance; // batches through one session
+pub mod fake; // real arithmetic that misbehaves on order, for tests of the lanes
+
+pub use self::ort_engine::OrtEngine;
+
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 
 use crate::domain::tensor::Tensor;
@@ -29,6 +37,31 @@ pub enum Device {
     Cpu,
     /// That GPU, or a fault.
     Cuda(u32),
+}
+
+impl Device {
+    /// The device that a manifest's word means: `auto`, `cpu`, `cuda:0`.
+    pub fn parse(word: &str) -> Option<Self> {
+        match word {
+            "auto" => Some(Device::Auto),
+            "cpu" => Some(Device::Cpu),
+            // parse::<u32> would take a sign
+            _ => (word.strip_prefix("cuda:"))
+                .filter(|number| number.bytes().all(|byte| byte.is_ascii_digit()))
+                .and_then(|number| number.parse().ok())
+                .map(Device::Cuda),
+        }
+    }
+}
+
+impl fmt::Display for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Device::Auto => f.write_str("auto"),
+            Device::Cpu => f.write_str("cpu"),
+            Device::Cuda(number) => write!(f, "cuda:{number}"),
+        }
+    }
 }
 
 /// How an instance is made.

@@ -3,7 +3,18 @@
 //! Owns: nothing; pure. Must hold: nothing of the graph is executed here.
 //! Must not know: ONNX Runtime, manifests, files.
 
+pub mod build; // a plan to bytes
+mod read; // bytes to what a graph takes, gives and needs
+
+pub use self::read::{ExternalTensor, Graph, GraphError, Side, read};
+
 use crate::domain::tensor::Dtype;
+
+/// ONNX's messages as prost writes them from `proto/onnx.proto`.
+#[allow(clippy::all, reason = "generated")]
+mod proto {
+    include!(concat!(env!("OUT_DIR"), "/onnx.rs"));
+}
 
 /// What a graph takes and gives.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -34,4 +45,34 @@ pub enum Dim {
     Symbol(String),
     /// Not told.
     Unknown,
+}
+
+impl From<usize> for Dim {
+    fn from(length: usize) -> Self {
+        Dim::Fixed(length)
+    }
+}
+
+impl From<&str> for Dim {
+    fn from(symbol: &str) -> Self {
+        Dim::Symbol(symbol.into())
+    }
+}
+
+impl std::fmt::Display for Dim {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Dim::Fixed(length) => write!(f, "{length}"),
+            Dim::Symbol(symbol) => f.write_str(symbol),
+            Dim::Unknown => f.write_str("?"),
+        }
+    }
+}
+
+impl std::fmt::Display for TensorInfo {
+    /// Dtype and axes, as sentences show them: `f32 [batch, 96]`.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let dims: Vec<String> = self.dims.iter().map(Dim::to_string).collect();
+        write!(f, "{} [{}]", self.dtype, dims.join(", "))
+    }
 }

@@ -3,4 +3,30 @@
 //! Owns: per signal its watermark, its open bins and its filters' memory. Must hold: how a stream is cut into frames changes no bit.
 //! Must not know: sessions, models, sequence numbers, clocks of the machine, any transport.
 
+pub mod plan; // what is known at open, and whether it fits together
+pub mod input; // what a model's input asks for
 pub mod op; // preprocessing as a manifest declares it
+pub mod refusal; // what is refused at open and while streaming
+pub mod step; // what leaves: bins, skipped bins, notices
+pub mod aligner; // frames in, bins out: the door of this room
+mod shape; // whether a frame is what its signal announced
+mod landing; // where a frame lies, before anything changes
+pub mod clock; // device time on the session's clock
+pub mod pace; // the exact step of a stream
+mod grid; // bins in 128 bits
+mod track; // one signal: epochs, mask, what came
+mod coverage; // the watermark and the holes below it
+mod open_bins; // what came for bins that are still open
+mod closing; // one bin: whole, filled or skipped
+mod feed; // one input: from what came to its row
+pub mod montage; // a signal's channels to a model's
+mod unit; // SI prefixes
+pub mod chain; // the ops of one input, around `bin`
+mod smooth; // causal kernels
+mod zscore; // running, calibrated, given statistics
+pub mod trial; // markers that start and end trials
+mod log; // where a call writes down what happened
+#[cfg(test)]
+mod golden; // the methods' vectors
+#[cfg(test)]
+mod testing; // signals and frames for tests

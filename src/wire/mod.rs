@@ -3,6 +3,7 @@
 //! Owns: nothing; pure. Must hold: a number survives the road exactly; every transport speaks this schema.
 //! Must not know: sessions, models, HTTP routes.
 
+pub mod arrow; // values of a run, where many rows come
 pub mod codec; // protobuf over gRPC: undecodable bytes are `malformed`
 pub mod fault; // faults as messages and gRPC statuses
 pub mod frame; // frames to domain

@@ -1,0 +1,395 @@
+//! Sessions and frames: what a rig may ask.
+
+use std::collections::{BTreeMap, HashMap};
+use std::num::NonZeroU64;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use base64::Engine as _;
+use tokio::sync::oneshot;
+use tokio_util::task::TaskTracker;
+
+use super::models::Models;
+use crate::domain::caller::Caller;
+use crate::domain::ids::{RunId, SessionId};
+use crate::domain::settings::{Ack, Open, ResetScope};
+use crate::domain::signal::{SignalRole, SignalType};
+use crate::domain::tensor::Tensor;
+use crate::domain::time::Stamp;
+use crate::error::{Fault, Kind, there_is};
+use crate::pipeline::journey::Journey;
+use crate::pipeline::plan::Plan;
+use crate::recorder::Recorder;
+use crate::session::{Made, Session, Sink, Table};
+use crate::signal::aligner::Aligner;
+use crate::store::run::{Pinned, RunHead};
+use crate::wire::open::{PipelineDefaults, output_message, resolve, resolved};
+use crate::wire::v1;
+
+pub use crate::session::{Attachment, Outgoing};
+
+/// How often sessions are looked over for silence.
+const SWEEP: Duration = Duration::from_secs(1);
+
+/// What this family needs of the configuration.
+#[derive(Clone, Debug)]
+pub struct LiveLimits {
+    /// Open sessions.
+    pub max_sessions: usize,
+    /// Unanswered frames that a rig may have.
+    pub window: usize,
+    /// Invalid bins in a row before the state starts anew.
+    pub invalid_limit: u32,
+    /// A stream silent for so long is dead.
+    pub dead_after: Duration,
+    /// Address that open's answer names.
+    pub endpoint: String,
+}
+
+/// Sessions and frames.
+pub struct Live {
+    models: Arc<Models>,
+    recorder: Recorder,
+    limits: LiveLimits,
+    table: Table,
+    /// Tasks that sessions need: waits, durable answers.
+    tasks: TaskTracker,
+    draining: std::sync::atomic::AtomicBool,
+}
+
+impl Live {
+    /// No session is open yet.
+    pub fn new(models: Arc<Models>, recorder: Recorder, limits: LiveLimits) -> Self {
+        let table = Table::new(limits.max_sessions);
+        let draining = false.into();
+        Self { models, recorder, limits, table, tasks: TaskTracker::new(), draining }
+    }
+
+    /// Opens a session, or with `dry_run` only says what it would be.
+    /// Errors: `not_found` (pipeline, version), `invalid`, `overloaded`, `unavailable`, `unsupported`.
+    pub async fn open(&self, who: &Caller, ask: v1::OpenRequest) -> Result<v1::OpenReply, Fault> {
+        if self.draining.load(std::sync::atomic::Ordering::Acquire) {
+            return Err(Fault::new(Kind::Unavailable, "the server is draining; open the session elsewhere"));
+        }
+        let versions: BTreeMap<String, u32> = ask.versions.clone().into_iter().collect();
+        let plan = Arc::new(self.models.plan(&ask.pipeline, &versions)?);
+        let defaults = PipelineDefaults {
+            signals: plan.declared_signals(),
+            deadline_ms: plan.deadline_ms,
+            width_ns: plan.width_ns().map(NonZeroU64::get),
+            seed: random_u64()?,
+        };
+        let open = resolve(&ask, &defaults)?;
+        let width_ns = width(&plan, &open)?;
+        let (aligner, warnings) = aligner(&plan, &open, width_ns)?;
+        let statics = statics(&plan, &open)?;
+        let wanted = plan.outputs_named(&open.outputs)?;
+        let recorded = match &open.record {
+            Some(record) => plan.outputs_named(&record.outputs)?,
+            None => vec![false; plan.outputs.len()],
+        };
+        let width = Duration::from_nanos(width_ns.get());
+        self.table.has_room()?;
+        let places = self.models.admit(&plan, width)?;
+
+        let session = SessionId::new();
+        let run = open.record.as_ref().map(|_| RunId::new());
+        let tokens = tokens(&open)?;
+        let writers: HashMap<String, String> =
+            open.signals.iter().map(|spec| spec.name.to_string()).zip(tokens.iter().cloned()).collect();
+        let names = plan.outputs.iter().zip(&wanted).filter(|(_, wanted)| **wanted);
+        let names = names.map(|(spec, _)| spec.name.clone()).collect();
+        let pins = plan.stages.iter().map(|stage| (stage.name.to_string(), stage.version.version.0));
+        let opened = v1::OpenReply {
+            session: session.to_string(),
+            run: run.map(|run| run.to_string()),
+            writers: if open.dry_run { HashMap::new() } else { writers },
+            endpoint: self.limits.endpoint.clone(),
+            window: self.limits.window as u32,
+            outputs: plan.outputs.iter().map(output_message).collect(),
+            pinned: plan.stages.iter().map(pinned_message).collect(),
+            resolved: Some(resolved(&ask, &open, names, pins)),
+            warnings,
+        };
+        if open.dry_run {
+            return Ok(v1::OpenReply { session: String::new(), run: None, ..opened });
+        }
+        let recorder = match run {
+            Some(run) => {
+                let head = self.run_head(run, session, &plan, &open, &opened, &recorded)?;
+                let recorder = self.recorder.open(head);
+                // The run is there for queries and survives a crash before the session is told of.
+                let begun = recorder.begun();
+                recorder.durable(begun).await.map_err(|_| {
+                    let why = self.recorder.writing_fault().unwrap_or_default();
+                    Fault::new(Kind::Unavailable, format!("the journal cannot be written, so that nothing can be recorded: {why}"))
+                })?;
+                Some(recorder)
+            }
+            None => None,
+        };
+        let keeps_data = open.signals.iter().map(|spec| keeps_data(spec.kind, spec.role, &open)).collect();
+        let made = Made {
+            id: session,
+            run,
+            opened: opened.clone(),
+            signals: open.signals,
+            outputs: plan.outputs.clone(),
+            wanted,
+            recorded,
+            keeps_data,
+            aligner,
+            journey: Journey::new(Arc::clone(&plan), statics),
+            recorder,
+            places,
+            width,
+            deadline: open.deadline_ns.map(Duration::from_nanos),
+            ack: open.ack,
+            invalid_limit: self.limits.invalid_limit,
+            window: self.limits.window,
+            idle_timeout: Duration::try_from_secs_f64(open.idle_timeout_s).unwrap_or(Duration::MAX),
+            meter: self.models.meter(&plan, open.policies.gap),
+        };
+        let made = Session::new(made, tokens);
+        if let Err(fault) = self.table.add(Arc::clone(&made)) {
+            made.close("the server had no room for it", true).await;
+            return Err(fault);
+        }
+        if open.ack == Ack::Durable {
+            self.tasks.spawn(Arc::clone(&made).give_durable());
+        }
+        if plan.inputs.len() > 1 {
+            self.tasks.spawn(Arc::clone(&made).close_waited_bins());
+        }
+        tracing::info!(
+            session.id = %session,
+            pipeline.name = %plan.name,
+            request.id = %who.request_id,
+            recorded = run.is_some(),
+            "session opened"
+        );
+        Ok(opened)
+    }
+
+    fn run_head(
+        &self,
+        run: RunId,
+        session: SessionId,
+        plan: &Plan,
+        open: &Open,
+        opened: &v1::OpenReply,
+        recorded: &[bool],
+    ) -> Result<RunHead, Fault> {
+        let pinned = plan.stages.iter().map(|stage| Pinned {
+            stage: stage.name.clone(),
+            model: stage.version.model.clone(),
+            version: stage.version.version,
+            digest: stage.version.digest,
+        });
+        let resolved = opened.resolved.as_ref().map(crate::wire::json::write).unwrap_or_default();
+        Ok(RunHead {
+            run,
+            session,
+            rig: open.rig.clone(),
+            pipeline: open.pipeline.clone(),
+            pinned: pinned.collect(),
+            resolved: String::from_utf8(resolved).unwrap_or_default(),
+            outputs: plan.outputs.clone(),
+            recorded: plan.outputs.iter().map(|spec| spec.number).filter(|&at| recorded[at as usize]).collect(),
+            signals: open.signals.iter().map(|spec| spec.name.clone()).collect(),
+            t0_ns: open.t0_ns,
+            width_ns: width(plan, open)?.get(),
+            first_bin: 0,
+            started_ns: Stamp::now().unix_ns,
+            engine: self.models.fingerprint().to_owned(),
+            tags: open.tags.clone(),
+            notes: open.notes.clone(),
+            owner: Default::default(),
+        })
+    }
+
+    /// One frame by HTTP: consumed, stepped, answered. Errors: by the table of `docs/API.md`.
+    pub async fn frame(&self, _: &Caller, session: &str, frame: v1::Frame, received: Stamp) -> Result<v1::Output, Fault> {
+        let session = self.table.get(session)?;
+        let (name, seq) = (frame.signal.clone(), frame.seq);
+        session.check_writer(&frame.signal, &frame.writer).map_err(|fault| fault.about(&name, seq))?;
+        let (give, answer) = oneshot::channel();
+        session.feed([(frame, Sink::Once(give))], received);
+        answer.await.map_err(|_| {
+            Fault::new(Kind::Unavailable, format!("session {} ended before this frame was answered", session.id))
+        })?
+    }
+
+    /// Makes a stream a writer. Errors: `not_found`, `conflict`, `unavailable`.
+    pub fn attach(&self, _: &Caller, attach: &v1::Attach) -> Result<Attachment, Fault> {
+        self.table.get(&attach.session)?.attach(&attach.writer, attach.signal.as_deref())
+    }
+
+    /// Starts a session's state anew. Errors: `not_found`, `invalid` (scope), `conflict` (a past bin).
+    pub fn reset(&self, _: &Caller, session: &str, ask: &v1::ResetRequest) -> Result<v1::ResetReply, Fault> {
+        let session = self.table.get(session)?;
+        let scope = match ask.scope.as_str() {
+            "" => ResetScope::Model,
+            word => ResetScope::parse(word).ok_or_else(|| Fault::unknown_word("scope", word, &ResetScope::words()))?,
+        };
+        let at_bin = session.reset(scope, ask.at_bin, Stamp::now())?;
+        Ok(v1::ResetReply { at_bin })
+    }
+
+    /// Closes a session after every frame that came was answered. Errors: `not_found`.
+    pub async fn close(&self, who: &Caller, session: &str) -> Result<v1::CloseReply, Fault> {
+        let session = self.table.get(session)?;
+        let session = self.table.remove(session.id).ok_or_else(|| {
+            Fault::new(Kind::NotFound, format!("session {} is being closed already; its run stays", session.id))
+        })?;
+        let summary = session.close("closed by its rig", true).await;
+        tracing::info!(session.id = %session.id, request.id = %who.request_id, bins = summary.bins, "session closed");
+        Ok(summary)
+    }
+
+    /// One session. Errors: `not_found`.
+    pub fn get(&self, _: &Caller, session: &str) -> Result<v1::SessionInfo, Fault> {
+        Ok(self.table.get(session)?.info(Instant::now(), self.limits.dead_after))
+    }
+
+    /// All open sessions, oldest first.
+    pub fn list(&self, _: &Caller) -> v1::SessionsReply {
+        let now = Instant::now();
+        let sessions = self.table.all().iter().map(|session| session.info(now, self.limits.dead_after)).collect();
+        v1::SessionsReply { sessions, next: None }
+    }
+
+    /// Looks over the sessions for ever: which are detached, which have been silent for too long and are closed.
+    pub async fn sweep(&self) {
+        let mut every = tokio::time::interval(SWEEP);
+        loop {
+            every.tick().await;
+            let now = Instant::now();
+            for session in self.table.all() {
+                session.note_detached(now, self.limits.dead_after);
+                if session.is_idle_too_long(now) && self.table.remove(session.id).is_some() {
+                    tracing::info!(session.id = %session.id, "session closed: silent for longer than its idle_timeout_s");
+                    session.close("silent for longer than its idle_timeout_s", true).await;
+                }
+            }
+        }
+    }
+
+    /// Opens no more sessions, answers what came to those that are open, and tells their streams why they end.
+    pub async fn drain(&self) {
+        self.draining.store(true, std::sync::atomic::Ordering::Release);
+        self.tasks.close();
+        let sessions = self.table.all();
+        futures::future::join_all(sessions.iter().map(|session| session.close("the server is draining", false))).await;
+        sessions.iter().for_each(|session| drop(self.table.remove(session.id)));
+        self.tasks.wait().await;
+    }
+}
+
+/// Width of the session's bins: the models', or that of its first binned signal.
+fn width(plan: &Plan, open: &Open) -> Result<NonZeroU64, Fault> {
+    if let Some(width) = plan.width_ns() {
+        return Ok(width);
+    }
+    let feeds = |name: &str| plan.inputs.iter().any(|input| input.signal.as_str() == name);
+    let of_signal = open.signals.iter().filter(|spec| feeds(spec.name.as_str()));
+    let width = of_signal.filter_map(|spec| spec.bin_ms).find_map(crate::domain::time::ns_from_ms);
+    width.and_then(NonZeroU64::new).ok_or_else(|| {
+        let expected = format!("a binned signal for pipeline {}, whose models fix no bin_ms", plan.name);
+        Fault::mismatch("signals", expected, "none")
+    })
+}
+
+fn aligner(plan: &Plan, open: &Open, width_ns: NonZeroU64) -> Result<(Aligner, Vec<String>), Fault> {
+    let mut inputs = Vec::with_capacity(plan.inputs.len());
+    for input in &plan.inputs {
+        let Some(at) = open.signals.iter().position(|spec| spec.name == input.signal) else {
+            if input.is_required() {
+                let names = open.signals.iter().map(|spec| spec.name.as_str());
+                let detail = format!("the signal `{}` that feeds input `{}`", input.signal, input.name);
+                return Err(Fault::mismatch("signals", detail, there_is(input.signal.as_str(), names)));
+            }
+            inputs.push((input.spec(width_ns, input.kind.unwrap_or(SignalType::Binned)), None));
+            continue;
+        };
+        let spec = &open.signals[at];
+        if spec.role == SignalRole::Target {
+            let field = format!("signals[{at}].role");
+            return Err(Fault::mismatch(field, format!("input: it feeds input `{}`", input.name), "target"));
+        }
+        inputs.push((input.spec(width_ns, spec.kind), Some(at)));
+    }
+    let reset_on = plan.reset_on();
+    let plan = crate::signal::plan::Plan {
+        width_ns,
+        t0_ns: open.t0_ns,
+        policies: open.policies.clone(),
+        channels_by: open.channels_by,
+        signals: open.signals.clone(),
+        inputs,
+        trials: open.trials.clone(),
+        reset_on,
+    };
+    Ok(Aligner::new(plan)?)
+}
+
+/// Static inputs in the plan's order; one that is not required and not given is 0.
+fn statics(plan: &Plan, open: &Open) -> Result<Vec<Tensor>, Fault> {
+    if let Some(name) = open.statics.keys().find(|name| plan.statics.iter().all(|known| known.name != **name)) {
+        let there_are = plan.statics.iter().map(|known| known.name.as_str());
+        return Err(Fault::mismatch("static", "static inputs of the pipeline", there_is(name, there_are)));
+    }
+    let one = |known: &crate::pipeline::plan::PlanStatic| match open.statics.get(&known.name) {
+        Some(tensor) if tensor.dtype == known.dtype && tensor.shape == known.shape => Ok(tensor.clone()),
+        Some(tensor) => Err(Fault::mismatch(
+            format!("static.{}", known.name),
+            format!("{} {:?}", known.dtype, known.shape),
+            format!("{} {:?}", tensor.dtype, tensor.shape),
+        )),
+        None if known.required => {
+            let field = format!("static.{}", known.name);
+            Err(Fault::mismatch(field, format!("{} {:?}", known.dtype, known.shape), "none"))
+        }
+        None => Ok(Tensor::zeros(known.dtype, &known.shape)),
+    };
+    plan.statics.iter().map(one).collect()
+}
+
+/// Writer tokens by signal: one for all, but for signals with a writer of their own.
+fn tokens(open: &Open) -> Result<Vec<String>, Fault> {
+    let shared = random_token()?;
+    open.signals.iter().map(|spec| if spec.own_writer { random_token() } else { Ok(shared.clone()) }).collect()
+}
+
+fn random_token() -> Result<String, Fault> {
+    let mut bytes = [0u8; 24];
+    getrandom::fill(&mut bytes).map_err(no_randomness)?;
+    Ok(base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes))
+}
+
+fn random_u64() -> Result<u64, Fault> {
+    getrandom::u64().map_err(no_randomness)
+}
+
+fn no_randomness(error: getrandom::Error) -> Fault {
+    Fault::new(Kind::Internal, format!("the system gives no randomness: {error}"))
+}
+
+/// Whether a signal's frames are recorded whole.
+fn keeps_data(kind: SignalType, role: SignalRole, open: &Open) -> bool {
+    let Some(record) = &open.record else { return false };
+    match (role, kind) {
+        (SignalRole::Target, _) | (_, SignalType::Markers) => true,
+        (_, SignalType::Continuous | SignalType::Frames) => record.broadband,
+        _ => record.inputs,
+    }
+}
+
+fn pinned_message(stage: &crate::pipeline::plan::Stage) -> v1::Pinned {
+    v1::Pinned {
+        stage: stage.name.to_string(),
+        model: stage.version.model.to_string(),
+        version: stage.version.version.0,
+        digest: stage.version.digest.to_string(),
+    }
+}

@@ -1,0 +1,68 @@
+//! The use cases, free of transport: what a rig, a scientist and an operator may ask.
+//! Enters: a `Caller` and a message of the schema. Leaves: a message, or a `Fault`.
+//! Owns: the server's parts, each by the family that needs it. Must hold: `http` and `grpc` differ in types alone.
+//! Must not know: axum, tonic's services, SQL, ONNX Runtime.
+
+pub mod library; // runs and their results
+pub mod live; // sessions and frames
+pub mod models; // the registry and pipelines
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::metrics::Metrics;
+use crate::wire::v1;
+
+/// All use cases. Cheap to clone.
+#[derive(Clone)]
+pub struct App {
+    /// Sessions and frames.
+    pub live: Arc<live::Live>,
+    /// The registry and pipelines.
+    pub models: Arc<models::Models>,
+    /// Runs and their results.
+    pub library: Arc<library::Library>,
+    /// What is measured.
+    pub metrics: Arc<Metrics>,
+    /// Largest HTTP body (bytes).
+    pub body_limit: usize,
+    /// Whether requests should be sent here.
+    pub readiness: Arc<Readiness>,
+}
+
+impl App {
+    /// Whether requests should be sent here, and what is amiss.
+    pub fn readiness(&self) -> v1::ReadyReply {
+        let reasons = self.readiness.reasons();
+        v1::ReadyReply { ready: reasons.is_empty(), reasons, degraded: self.models.degraded() }
+    }
+}
+
+/// Why the server is not ready; nothing: it is.
+#[derive(Debug, Default)]
+pub struct Readiness(Mutex<Vec<&'static str>>);
+
+impl Readiness {
+    /// Not ready until `reason` is cleared.
+    pub fn because(reason: &'static str) -> Self {
+        Self(Mutex::new(vec![reason]))
+    }
+
+    /// Adds a reason.
+    pub fn add(&self, reason: &'static str) {
+        let mut reasons = self.0.lock();
+        if !reasons.contains(&reason) {
+            reasons.push(reason);
+        }
+    }
+
+    /// Takes a reason back.
+    pub fn clear(&self, reason: &'static str) {
+        self.0.lock().retain(|known| *known != reason);
+    }
+
+    fn reasons(&self) -> Vec<String> {
+        self.0.lock().iter().map(|reason| (*reason).to_owned()).collect()
+    }
+}

@@ -1,0 +1,219 @@
+//! The registry and the pipelines: what there is, what serves, and what a session may be opened on.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::batch::{Place, Pool, Refused};
+use crate::domain::caller::Caller;
+use crate::domain::ids::Version;
+use crate::domain::settings::GapPolicy;
+use crate::engine::Engine;
+use crate::error::{Fault, Kind, clip, there_is};
+use crate::metrics::{Metrics, ModelState};
+use crate::pipeline::plan::Plan;
+use crate::registry::Registry;
+use crate::registry::shelf::{ModelRow, PipelineRow, VersionRow, VersionState};
+use crate::session::Meter;
+use crate::wire::v1;
+
+/// Models and pipelines.
+pub struct Models {
+    registry: Arc<Registry>,
+    pool: Arc<Pool>,
+    engine: Arc<dyn Engine>,
+    metrics: Arc<Metrics>,
+}
+
+impl Models {
+    /// The models of a registry, run by a pool.
+    pub fn new(registry: Arc<Registry>, pool: Arc<Pool>, engine: Arc<dyn Engine>, metrics: Arc<Metrics>) -> Self {
+        Self { registry, pool, engine, metrics }
+    }
+
+    /// All models with their versions.
+    pub fn list(&self, _: &Caller) -> v1::ModelsReply {
+        v1::ModelsReply { models: self.registry.models().iter().map(model).collect(), next: None }
+    }
+
+    /// One model. Errors: `not_found`.
+    pub fn get(&self, _: &Caller, name: &str) -> Result<v1::ModelInfo, Fault> {
+        self.row(name).map(|row| model(&row))
+    }
+
+    /// One version. Errors: `not_found`.
+    pub fn version(&self, _: &Caller, name: &str, number: &str) -> Result<v1::ModelVersion, Fault> {
+        let row = self.row(name)?;
+        let asked = number.parse().ok().map(Version);
+        row.versions.iter().find(|entry| Some(entry.version) == asked).map(version).ok_or_else(|| {
+            let numbers: Vec<String> = row.versions.iter().map(|entry| entry.version.to_string()).collect();
+            let there = there_is(number, numbers.iter().map(String::as_str));
+            Fault::new(Kind::NotFound, format!("model {name} has no version `{}`; {there}", clip(number)))
+        })
+    }
+
+    fn row(&self, name: &str) -> Result<ModelRow, Fault> {
+        let rows = self.registry.models();
+        let names = rows.iter().map(|row| row.name.as_str());
+        let fault = Fault::not_found("model", name, names);
+        rows.into_iter().find(|row| row.name.as_str() == name).ok_or(fault)
+    }
+
+    /// Makes a version serve. Errors: `not_found`, `invalid` with what is wrong.
+    pub async fn load(&self, who: &Caller, name: &str, number: Option<u32>) -> Result<v1::ModelInfo, Fault> {
+        let (registry, model) = (Arc::clone(&self.registry), name.to_owned());
+        let loaded = tokio::task::spawn_blocking(move || registry.load(&model, number.map(Version))).await;
+        loaded.map_err(|_| Fault::new(Kind::Internal, "loading panicked"))??;
+        self.tell_states();
+        self.get(who, name)
+    }
+
+    /// Takes a version out, or all of a model; sessions that hold it keep it. Errors: `not_found`.
+    pub async fn unload(&self, who: &Caller, name: &str, number: Option<u32>) -> Result<v1::ModelInfo, Fault> {
+        let (registry, model) = (Arc::clone(&self.registry), name.to_owned());
+        let unloaded = tokio::task::spawn_blocking(move || registry.unload(&model, number.map(Version))).await;
+        unloaded.map_err(|_| Fault::new(Kind::Internal, "unloading panicked"))??;
+        self.tell_states();
+        self.get(who, name)
+    }
+
+    /// All pipelines; a model alone is one.
+    pub fn pipelines(&self, _: &Caller) -> v1::PipelinesReply {
+        let pipelines = self.registry.pipelines().into_iter().map(|row| self.pipeline(row)).collect();
+        v1::PipelinesReply { pipelines, next: None }
+    }
+
+    fn pipeline(&self, row: PipelineRow) -> v1::PipelineInfo {
+        let compiled = match (&row.fault, &row.spec) {
+            (None, Some(_)) => self.plan(row.name.as_str(), &BTreeMap::new()).map_err(|fault| fault.detail),
+            (fault, _) => Err(fault.clone().unwrap_or_else(|| "its stages could not be read".into())),
+        };
+        let ready = |at: usize| compiled.as_ref().ok().map(|plan: &Plan| plan.stages[at].version.version.0);
+        let stages = row.spec.iter().flat_map(|spec| spec.stages.iter().enumerate());
+        v1::PipelineInfo {
+            name: row.name.to_string(),
+            stages: stages
+                .map(|(at, stage)| v1::StageInfo {
+                    stage: stage.name.to_string(),
+                    model: stage.model.to_string(),
+                    version: ready(at).or(stage.version.map(|version| version.0)).unwrap_or_default(),
+                })
+                .collect(),
+            state: if compiled.is_ok() { "ready" } else { "fault" }.into(),
+            fault: compiled.err(),
+        }
+    }
+
+    /// Compiles a pipeline with the versions asked for by stage, else those that its file pins, else the highest that
+    /// are ready. Errors: `not_found` (pipeline, stage, version), `invalid` (fault), `unavailable` (none is ready).
+    pub fn plan(&self, name: &str, versions: &BTreeMap<String, u32>) -> Result<Plan, Fault> {
+        let spec = self.registry.pipeline(name)?;
+        let stages = || spec.stages.iter().map(|stage| stage.name.as_str());
+        if let Some(unknown) = versions.keys().find(|asked| stages().all(|stage| stage != asked.as_str())) {
+            return Err(Fault::not_found("stage", unknown, stages()));
+        }
+        let pinned = spec.stages.iter().map(|stage| {
+            let asked = versions.get(stage.name.as_str()).copied().map(Version);
+            self.registry.version(stage.model.as_str(), asked.or(stage.version))
+        });
+        let pinned = pinned.collect::<Result<Vec<_>, _>>()?;
+        Plan::compile(&spec, pinned)
+    }
+
+    /// Places in the lanes of a plan for a session of such bins. Errors: `overloaded`, `unavailable`.
+    pub fn admit(&self, plan: &Plan, width: Duration) -> Result<Vec<Place>, Fault> {
+        let rows_per_s = 1.0 / width.as_secs_f64();
+        let asked: Vec<_> = plan.stages.iter().map(|stage| (Arc::clone(&stage.lane), rows_per_s)).collect();
+        self.pool.admit(&asked).map_err(|refused| match refused {
+            Refused::Overload(_) => {
+                let detail = format!("{refused}, over load_limit; close sessions, or try later");
+                Fault::new(Kind::Overloaded, detail).retry_after(1000.0)
+            }
+            Refused::Closed => Fault::new(Kind::Unavailable, refused.to_string()),
+        })
+    }
+
+    /// What a session on this plan tells the metrics.
+    pub fn meter(&self, plan: &Plan, gap: GapPolicy) -> Meter {
+        let of = |stage: &crate::pipeline::plan::Stage| self.metrics.model(&stage.version.model);
+        let first = of(&plan.stages[0]);
+        let last = plan.stages.last().map_or_else(|| first.clone(), of);
+        Meter::new(Arc::clone(&self.metrics), self.metrics.pipeline(&plan.name), first, last, gap)
+    }
+
+    /// Within what bit-equality is claimed.
+    pub fn fingerprint(&self) -> &str {
+        self.engine.fingerprint()
+    }
+
+    /// What is amiss with the repository, in sentences; readiness does not depend on it.
+    pub fn degraded(&self) -> Vec<String> {
+        let mut amiss = self.registry.faults();
+        for row in self.registry.models() {
+            amiss.extend(row.fault.iter().map(|fault| format!("model {}: {fault}", row.name)));
+            for entry in &row.versions {
+                let fault = entry.fault.as_ref();
+                amiss.extend(fault.map(|fault| format!("model {}/{}: {fault}", row.name, entry.version)));
+            }
+        }
+        amiss
+    }
+
+    /// Brings the metrics to the states that the versions are in, and binds what a first load makes visible.
+    pub fn tell_states(&self) {
+        for row in self.registry.models() {
+            for entry in &row.versions {
+                self.metrics.model_state(&row.name, entry.version, metric_state(entry.state));
+                if entry.ready.is_some() {
+                    self.metrics.model(&row.name);
+                }
+            }
+        }
+        for row in self.registry.pipelines().iter().filter(|row| row.fault.is_none()) {
+            self.metrics.pipeline(&row.name);
+        }
+    }
+}
+
+fn metric_state(state: VersionState) -> ModelState {
+    match state {
+        VersionState::Candidate => ModelState::Candidate,
+        VersionState::Loading => ModelState::Loading,
+        VersionState::Ready => ModelState::Ready,
+        VersionState::Fault => ModelState::Fault,
+        VersionState::Unloaded => ModelState::Unloaded,
+    }
+}
+
+fn model(row: &ModelRow) -> v1::ModelInfo {
+    let shown = row.versions.iter().rev().find_map(|entry| entry.ready.as_ref());
+    v1::ModelInfo {
+        name: row.name.to_string(),
+        kind: row.kind.word().into(),
+        mode: row.mode.word().into(),
+        description: shown.map(|ready| ready.manifest.description.clone()).unwrap_or_default(),
+        tags: shown.map(|ready| ready.manifest.tags.clone()).unwrap_or_default(),
+        versions: row.versions.iter().map(version).collect(),
+    }
+}
+
+fn version(entry: &VersionRow) -> v1::ModelVersion {
+    let told = v1::ModelVersion {
+        version: entry.version.0,
+        digest: entry.digest.map(|digest| digest.to_string()).unwrap_or_default(),
+        state: entry.state.word().into(),
+        fault: entry.fault.clone(),
+        ..Default::default()
+    };
+    let Some(ready) = &entry.ready else { return told };
+    v1::ModelVersion {
+        device: ready.device.clone(),
+        providers: ready.providers.clone().into_iter().collect(),
+        batch_invariant: ready.batch_invariant.exact,
+        batch_max_error: (!ready.batch_invariant.exact).then_some(ready.batch_invariant.max_error),
+        max_batch: ready.max_batch as u32,
+        example: ready.example.to_string(),
+        memory_bytes: ready.memory_bytes,
+        ..told
+    }
+}

@@ -1,0 +1,408 @@
+//! The worker threads, and the lanes that are ready for them, the earliest due first.
+
+use std::cmp::Ordering as Order;
+use std::collections::BinaryHeap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+
+use super::lane::{Lane, Rebuild};
+use super::mender::Mender;
+use super::observer::Observer;
+use super::place::{self, Load, Place, Refused};
+use super::row::{LaneSpec, RowFault};
+use super::walk::{Hands, Step};
+use super::watchdog::Watchdog;
+use crate::engine::Instance;
+
+/// Called once, on the watchdog's thread, when more runs are stuck than `max_abandoned`; gets a sentence that says so.
+/// The rows of those runs have been answered. It is expected to end the process, and may return.
+pub type Fatal = Arc<dyn Fn(&str) + Send + Sync>;
+
+/// How a pool treats its lanes.
+#[derive(Clone)]
+pub struct PoolConfig {
+    /// A lone row may run on the thread that brought it if its run is known to take less than this.
+    pub inline_us: u64,
+    /// Runs that may be stuck in the engine at one time before `fatal` is called.
+    pub max_abandoned: usize,
+    /// Part of the workers' time that open sessions may take, 0 to 1.
+    pub load_limit: f64,
+    /// Wait before an instance that could not be rebuilt is tried again; doubles each time, up to 30 s.
+    pub rebuild_backoff: Duration,
+    /// What happens past `max_abandoned`.
+    pub fatal: Fatal,
+}
+
+impl Default for PoolConfig {
+    fn default() -> Self {
+        Self {
+            inline_us: 50,
+            max_abandoned: 2,
+            load_limit: 0.8,
+            rebuild_backoff: Duration::from_millis(100),
+            fatal: Arc::new(|sentence| tracing::error!("{sentence}")),
+        }
+    }
+}
+
+/// What lanes and threads share.
+pub(super) struct Core {
+    pub(super) observer: Arc<dyn Observer>,
+    pub(super) inline: Duration,
+    pub(super) backoff: Duration,
+    pub(super) max_abandoned: usize,
+    pub(super) fatal: Fatal,
+    pub(super) is_fatal: AtomicBool,
+    pub(super) mender: Mender,
+    /// Threads that are stuck in an abandoned run, callers' too.
+    pub(super) stuck: AtomicUsize,
+    watchdog: Watchdog,
+    workers: usize,
+    load_limit: f64,
+    ready: Mutex<Ready>,
+    /// Workers wait here for a listed lane.
+    wake: Condvar,
+    /// `Pool::stop` waits here for rows in flight, and then for threads.
+    quiet: Condvar,
+    /// Claims that are not yet told to their owners.
+    in_flight: AtomicUsize,
+    stopping: AtomicBool,
+    lanes: Mutex<Vec<Weak<Lane>>>,
+    /// Taken while places are counted and given, so that two opens cannot both get the last of the load.
+    admission: Mutex<()>,
+    threads: Mutex<Threads>,
+}
+
+#[derive(Default)]
+struct Ready {
+    heap: BinaryHeap<Listing>,
+    next_order: u64,
+    idle_workers: usize,
+    live_threads: usize,
+    /// Of these, the workers that are stuck in a run that was given up.
+    forgotten: usize,
+    stop: bool,
+}
+
+#[derive(Default)]
+struct Threads {
+    next_id: u64,
+    handles: Vec<(u64, JoinHandle<()>)>,
+}
+
+/// A lane that may have something to do, by its most urgent row. May be outdated: the lane knows.
+struct Listing {
+    due: Instant,
+    order: u64,
+    lane: Arc<Lane>,
+}
+
+/// A claim that is not yet told to its owners; whoever holds the rows holds it.
+pub(super) struct InFlight(Arc<Core>);
+
+impl InFlight {
+    pub(super) fn new(core: &Arc<Core>) -> Self {
+        core.in_flight.fetch_add(1, Ordering::SeqCst);
+        Self(Arc::clone(core))
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        if self.0.in_flight.fetch_sub(1, Ordering::SeqCst) == 1 && self.0.stopping.load(Ordering::SeqCst) {
+            // Why the lock: `stop` is then either before its look at the count, or already waiting.
+            drop(self.0.ready.lock());
+            self.0.quiet.notify_all();
+        }
+    }
+}
+
+/// The threads that run lanes. Stops when dropped, without waiting; `stop` waits.
+pub struct Pool {
+    core: Arc<Core>,
+}
+
+impl Pool {
+    /// Starts `workers` threads (at least 1), a watchdog and a mender.
+    pub fn start(workers: usize, config: PoolConfig, observer: Arc<dyn Observer>) -> std::io::Result<Self> {
+        let workers = workers.max(1);
+        let core = Arc::new(Core {
+            observer,
+            inline: Duration::from_micros(config.inline_us),
+            backoff: config.rebuild_backoff,
+            max_abandoned: config.max_abandoned,
+            fatal: config.fatal,
+            is_fatal: AtomicBool::new(false),
+            mender: Mender::default(),
+            stuck: AtomicUsize::new(0),
+            watchdog: Watchdog::default(),
+            workers,
+            load_limit: config.load_limit,
+            ready: Mutex::default(),
+            wake: Condvar::new(),
+            quiet: Condvar::new(),
+            in_flight: AtomicUsize::new(0),
+            stopping: AtomicBool::new(false),
+            lanes: Mutex::default(),
+            admission: Mutex::new(()),
+            threads: Mutex::default(),
+        });
+        // From here on, a thread that cannot be started drops the pool, which stops those that were.
+        let pool = Self { core };
+        let core = &pool.core;
+        core.spawn("watchdog", |core, _| core.watchdog.run(core))?;
+        core.spawn("mender", |core, _| core.mender.run())?;
+        for _ in 0..workers {
+            core.spawn("worker", work)?;
+        }
+        Ok(pool)
+    }
+
+    /// Adds a lane with these instances; one without any makes its first with its first row. It lives as long as somebody holds it, or it has rows. `spec.deterministic`
+    /// is for models that were not measured batch invariant.
+    pub fn add_lane(&self, spec: LaneSpec, instances: Vec<Box<dyn Instance>>, rebuild: Rebuild) -> Arc<Lane> {
+        let mut lanes = self.core.lanes.lock();
+        let is_open = !self.core.stopping.load(Ordering::SeqCst);
+        let lane = Lane::new(spec, Arc::clone(&self.core), instances, rebuild, is_open);
+        lanes.retain(|lane| lane.strong_count() > 0);
+        lanes.push(Arc::downgrade(&lane));
+        drop(lanes);
+        self.core.watchdog.look_again();
+        lane
+    }
+
+    /// Places for one session: on each lane, at so many rows per second. All or none: refused if the load would pass
+    /// its limit, or a lane is closed.
+    pub fn admit(&self, asked: &[(Arc<Lane>, f64)]) -> Result<Vec<Place>, Refused> {
+        let _one_at_a_time = self.core.admission.lock();
+        if asked.iter().any(|(lane, _)| !lane.is_open()) {
+            return Err(Refused::Closed);
+        }
+        let places: Vec<Place> =
+            asked.iter().map(|(lane, rows_per_s)| Place::on_lane(Arc::clone(lane), *rows_per_s)).collect();
+        let load = self.load();
+        if load.busy > load.limit { Err(Refused::Overload(load)) } else { Ok(places) }
+    }
+
+    /// What the open sessions cost, and what they may.
+    pub fn load(&self) -> Load {
+        let limit = self.core.budget();
+        Load { busy: place::load(&self.core.lanes(), limit), limit }
+    }
+
+    /// Threads that are stuck in the engine, in runs that were given up.
+    pub fn stuck(&self) -> usize {
+        self.core.stuck.load(Ordering::Acquire)
+    }
+
+    /// Runs nothing new, waits for what is in flight, answers `Stopped` to every row that waits, joins the threads.
+    /// What is still in flight at the deadline is interrupted and answered `Stopped`. True if no thread was left behind.
+    /// Must not be called by an owner that is being told.
+    pub fn stop(&self, deadline: Instant) -> bool {
+        let core = &self.core;
+        let lanes = {
+            let lanes = core.lanes.lock();
+            core.stopping.store(true, Ordering::SeqCst);
+            lanes.iter().filter_map(Weak::upgrade).collect::<Vec<_>>()
+        };
+        lanes.iter().for_each(|lane| lane.start_closing());
+        core.wait_until(deadline, |core, _| core.in_flight.load(Ordering::SeqCst) == 0);
+        let mut hands = Hands::passing();
+        for lane in &lanes {
+            for flight in lane.flights() {
+                let Some(run) = flight.seize() else { continue };
+                core.stuck.fetch_add(1, Ordering::AcqRel);
+                if let Some(id) = run.worker {
+                    core.forget_worker(id);
+                }
+                run.entries.into_iter().for_each(|entry| hands.answer(entry, Err(RowFault::Stopped)));
+            }
+        }
+        for lane in &lanes {
+            lane.close().into_iter().for_each(|entry| hands.answer(entry, Err(RowFault::Stopped)));
+        }
+        hands.pass_on();
+        core.end_threads(deadline)
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        if !self.core.stopping.load(Ordering::SeqCst) {
+            self.stop(Instant::now());
+        }
+    }
+}
+
+impl Core {
+    /// Threads that open sessions may keep busy.
+    pub(super) fn budget(&self) -> f64 {
+        self.workers as f64 * self.load_limit
+    }
+
+    /// The lanes that are still held by somebody.
+    pub(super) fn lanes(&self) -> Vec<Arc<Lane>> {
+        self.lanes.lock().iter().filter_map(Weak::upgrade).collect()
+    }
+
+    /// A lane has something to do by then.
+    pub(super) fn list(&self, due: Instant, lane: Arc<Lane>) {
+        let mut ready = self.ready.lock();
+        if ready.stop {
+            return;
+        }
+        let order = ready.next_order;
+        ready.next_order += 1;
+        ready.heap.push(Listing { due, order, lane });
+        let is_awaited = ready.idle_workers > 0;
+        drop(ready);
+        if is_awaited {
+            self.wake.notify_one();
+        }
+    }
+
+    /// Whether a lane is listed that is more urgent than this.
+    pub(super) fn has_before(&self, due: Instant) -> bool {
+        self.ready.lock().heap.peek().is_some_and(|first| first.due < due)
+    }
+
+    /// The most urgent lane, as soon as there is one; `None` when the pool stops.
+    fn next(&self) -> Option<Listing> {
+        let mut ready = self.ready.lock();
+        loop {
+            if ready.stop {
+                return None;
+            }
+            if let Some(listing) = ready.heap.pop() {
+                return Some(listing);
+            }
+            ready.idle_workers += 1;
+            self.wake.wait(&mut ready);
+            ready.idle_workers -= 1;
+        }
+    }
+
+    fn spawn(self: &Arc<Self>, role: &str, life: fn(&Arc<Core>, u64)) -> std::io::Result<()> {
+        let mut threads = self.threads.lock();
+        let id = threads.next_id;
+        threads.next_id += 1;
+        self.ready.lock().live_threads += 1;
+        let live = Live(Arc::clone(self));
+        let handle =
+            std::thread::Builder::new().name(format!("{role}-{id}")).spawn(move || life(&live.0, id))?;
+        threads.handles.push((id, handle));
+        Ok(())
+    }
+
+    /// A worker is stuck: another one takes its part, and nobody waits for it at the end.
+    pub(super) fn replace_worker(self: &Arc<Self>, id: u64) {
+        self.forget_worker(id);
+        if let Err(error) = self.spawn("worker", work) {
+            tracing::error!(%error, "a stuck worker could not be replaced");
+        }
+    }
+
+    fn forget_worker(&self, id: u64) {
+        self.ready.lock().forgotten += 1;
+        self.threads.lock().handles.retain(|(other, _)| *other != id);
+    }
+
+    fn wait_until(&self, deadline: Instant, is_so: impl Fn(&Core, &Ready) -> bool) -> bool {
+        let mut ready = self.ready.lock();
+        while !is_so(self, &ready) {
+            if self.quiet.wait_until(&mut ready, deadline).timed_out() {
+                return is_so(self, &ready);
+            }
+        }
+        true
+    }
+
+    /// Tells the threads to end and joins them; those that have not ended by the deadline are left behind.
+    fn end_threads(&self, deadline: Instant) -> bool {
+        let listed = {
+            let mut ready = self.ready.lock();
+            ready.stop = true;
+            std::mem::take(&mut ready.heap)
+        };
+        drop(listed);
+        self.wake.notify_all();
+        self.mender.stop();
+        self.watchdog.stop();
+        // A thread that only has to notice gets a moment, even when the deadline has passed.
+        let deadline = deadline.max(Instant::now() + Duration::from_millis(100));
+        let all_ended = self.wait_until(deadline, |_, ready| ready.live_threads <= ready.forgotten);
+        let handles = std::mem::take(&mut self.threads.lock().handles);
+        for (_, handle) in handles {
+            if all_ended || handle.is_finished() {
+                // A panic of a thread was caught and logged where it happened.
+                let _ = handle.join();
+            }
+        }
+        all_ended && self.ready.lock().forgotten == 0
+    }
+}
+
+/// A thread of the pool; gone when dropped.
+struct Live(Arc<Core>);
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        self.0.ready.lock().live_threads -= 1;
+        self.0.quiet.notify_all();
+    }
+}
+
+/// A worker's whole life.
+fn work(core: &Arc<Core>, id: u64) {
+    let mut hands = Hands::of_worker(id);
+    while let Some(listing) = core.next() {
+        let worked = catch_unwind(AssertUnwindSafe(|| {
+            let mut claim = listing.lane.claim(listing.due);
+            while let Some(next) = claim {
+                match hands.run(next) {
+                    Step::Next(next) => claim = next,
+                    Step::Abandoned => return false,
+                }
+            }
+            true
+        }));
+        match worked {
+            Ok(true) => {}
+            Ok(false) => {
+                core.ready.lock().forgotten -= 1;
+                return;
+            }
+            Err(_) => {
+                tracing::error!("a worker panicked outside of an engine");
+                // What it held is dropped: entries answer then, and the instance is written off by its lane.
+                hands = Hands::of_worker(id);
+            }
+        }
+    }
+}
+
+impl PartialEq for Listing {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other) == Order::Equal
+    }
+}
+
+impl Eq for Listing {}
+
+impl PartialOrd for Listing {
+    fn partial_cmp(&self, other: &Self) -> Option<Order> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Listing {
+    /// The greatest is the most urgent, as `BinaryHeap` wants it.
+    fn cmp(&self, other: &Self) -> Order {
+        (other.due, other.order).cmp(&(self.due, self.order))
+    }
+}

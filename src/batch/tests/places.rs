@@ -1,0 +1,128 @@
+//! Admission and guests.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use super::fake::*;
+use crate::batch::{Full, Guests, Refused};
+
+#[test]
+fn guests_are_refused_at_once_when_all_places_are_taken() {
+    let guests = Guests::new(2);
+    let (one, two) = (guests.enter(), guests.enter());
+    assert!(one.is_ok() && two.is_ok());
+    let full = guests.enter().expect_err("there are two");
+    assert_eq!(full, Full { limit: 2 });
+    assert_eq!(full.to_string(), "all 2 places for rows without a session are taken");
+    drop(one);
+    assert!(guests.enter().is_ok());
+}
+
+#[test]
+fn two_hundred_guests_on_eight_places_do_not_hold_up_a_session() {
+    let (fake, pool) = (Fake::new(), pool(1));
+    fake.delay_us.store(200, Ordering::SeqCst);
+    let lane = fake.lane(&pool, spec(4), 1);
+    let _place = lane.place().expect("the lane is open");
+    let guests = Arc::new(Guests::new(8));
+    let (full, served, most) = (AtomicUsize::new(0), AtomicUsize::new(0), AtomicUsize::new(0));
+    let enough = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..200 {
+            scope.spawn(|| {
+                while !enough.load(Ordering::SeqCst) {
+                    let Ok(place) = guests.enter() else {
+                        full.fetch_add(1, Ordering::SeqCst);
+                        std::thread::park_timeout(Duration::from_millis(1));
+                        continue;
+                    };
+                    let (owner, told) = Teller::new();
+                    let mut row = row_due(1.0, GOOD, Instant::now(), 10_000);
+                    row.hold(place);
+                    lane.submit(row, owner, false);
+                    most.fetch_max(lane.waiting(), Ordering::SeqCst);
+                    let mut back = next(&told);
+                    assert_eq!(back.y(), 3.0);
+                    served.fetch_add(1, Ordering::SeqCst);
+                    drop(back.row.release());
+                }
+            });
+        }
+        let (owner, told) = Teller::new();
+        let mut mine = row_due(2.0, GOOD, Instant::now(), 5);
+        let mut runs_until_mine = Vec::new();
+        for _ in 0..100 {
+            fake.batches.lock().clear();
+            mine.due = Instant::now() + Duration::from_millis(5);
+            lane.submit(mine, owner.clone(), false);
+            let before = fake.batches.lock().len();
+            mine = next(&told).row;
+            let runs = fake.batches.lock().iter().position(|rows| rows.contains(&2.0));
+            runs_until_mine.push(runs.expect("it was run").saturating_sub(before));
+        }
+        enough.store(true, Ordering::SeqCst);
+        // At most one run that was taken just before it came and had not begun: no guest goes first.
+        assert!(runs_until_mine.iter().all(|&runs| runs <= 1), "{runs_until_mine:?}");
+    });
+    assert!(full.into_inner() > 0 && served.into_inner() > 0);
+    let most = most.into_inner();
+    assert!(most <= 9, "{most} rows waited at once on 8 guests' places and 1 session's");
+    assert_eq!(guests.inside(), 0);
+}
+
+#[test]
+fn opening_is_refused_when_the_load_would_pass_its_limit_and_allowed_again_after_a_close() {
+    let (fake, pool) = (Fake::new(), pool(2));
+    let lane = fake.lane(&pool, spec(1), 1);
+    lane.learn(1, Duration::from_millis(4));
+    // 100 rows/s of 4 ms: 0.4 of a thread; two threads at 0.8 bear 1.6.
+    let mut open: Vec<_> =
+        (0..4).map(|_| pool.admit(&[(lane.clone(), 100.0)]).expect("1.6 threads are allowed")).collect();
+    let refused = pool.admit(&[(lane.clone(), 100.0)]).expect_err("2.0 threads are not");
+    assert_eq!(refused.to_string(), "load would be 2.00 of 1.60 threads");
+    assert!((lane.load() - 1.6).abs() < 1e-9, "a refused session leaves nothing behind");
+    open.pop();
+    assert!(pool.admit(&[(lane.clone(), 100.0)]).is_ok());
+}
+
+#[test]
+fn the_load_counts_a_row_in_the_batch_that_it_will_ride_in() {
+    let (fake, pool) = (Fake::new(), pool(1));
+    let lane = fake.lane(&pool, spec(64), 1);
+    lane.learn(1, Duration::from_millis(1));
+    lane.learn(64, Duration::from_millis(2));
+    // 64 sessions of 100 rows/s: 6.4 threads alone; half a bin is 5 ms, in which 32 rows come: as slow as 64, 2 ms.
+    let open: Vec<_> = (0..64).map_while(|_| pool.admit(&[(lane.clone(), 100.0)]).ok()).collect();
+    assert_eq!(open.len(), 64);
+    let load = pool.load();
+    assert!(load.busy <= load.limit && load.limit == 0.8, "{load:?}");
+    drop(open);
+    assert_eq!(pool.load().busy, 0.0);
+}
+
+#[test]
+fn a_closed_lane_gives_no_place() {
+    let (fake, pool) = (Fake::new(), pool(1));
+    let lane = fake.lane(&pool, spec(1), 1);
+    assert!(lane.place().is_some());
+    assert!(pool.stop(Instant::now() + LIMIT));
+    assert!(lane.place().is_none());
+    assert_eq!(pool.admit(&[(lane, 1.0)]).expect_err("closed"), Refused::Closed);
+}
+
+#[test]
+fn a_lane_that_nobody_holds_is_freed_and_its_model_with_it() {
+    let (fake, pool) = (Fake::new(), pool(1));
+    let lane = fake.lane(&pool, spec(8), 1);
+    let (owner, told) = Teller::new();
+    let place = lane.place().expect("open");
+    lane.submit(row(1.0, GOOD), owner, false);
+    let gone = Arc::downgrade(&lane);
+    drop(lane);
+    next(&told);
+    assert!(gone.upgrade().is_some(), "a session holds it");
+    drop(place);
+    until("freed", || gone.upgrade().is_none());
+    until("its instance, too", || Arc::strong_count(&fake) == 1);
+}

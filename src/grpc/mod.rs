@@ -1,0 +1,80 @@
+//! gRPC: `latentd.v1.Live`, health and reflection.
+//! Enters: calls and streams. Leaves: messages; statuses that carry their `Fault` whole. Owns: the services.
+//! Must hold: a fault about one frame ends no stream; no status leaves with a code of the library's own.
+//! Must not know: sessions' insides, models, the store (only `app`).
+
+mod live; // the live service
+
+pub use live::LiveService;
+
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio_stream::wrappers::TcpListenerStream;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Server;
+use tower::util::MapResponseLayer;
+
+use crate::app::App;
+use crate::wire::v1::live_server::LiveServer;
+use crate::wire::{self, DESCRIPTOR_SET};
+
+/// Limits of the gRPC door.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Largest message (bytes).
+    pub message_bytes: usize,
+    /// Interval of HTTP/2 pings.
+    pub ping: Duration,
+    /// A connection without a sign of life for so long is dead.
+    pub dead_after: Duration,
+}
+
+/// Serves until `soft` is cancelled and the streams have ended.
+pub async fn serve(app: App, listener: TcpListener, limits: Limits, soft: CancellationToken) -> Result<(), tonic::transport::Error> {
+    let live = LiveServer::new(LiveService::new(app, soft.clone()))
+        .max_decoding_message_size(limits.message_bytes)
+        .max_encoding_message_size(usize::MAX);
+    let (reporter, health) = tonic_health::server::health_reporter();
+    reporter.set_serving::<LiveServer<LiveService>>().await;
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    let v1 = reflection().build_v1().expect("the descriptor set is of this build");
+    let v1alpha = reflection().build_v1alpha().expect("the descriptor set is of this build");
+    let incoming = TcpListenerStream::new(listener);
+    let incoming = tokio_stream::StreamExt::map(incoming, |accepted| {
+        accepted.inspect(|stream| {
+            // Why ignored: a socket that refuses the option is slower, not wrong.
+            let _ = stream.set_nodelay(true);
+        })
+    });
+    let stopping = soft.clone();
+    let health_at_stop = async move {
+        stopping.cancelled().await;
+        reporter.set_not_serving::<LiveServer<LiveService>>().await;
+    };
+    Server::builder()
+        .http2_keepalive_interval(Some(limits.ping))
+        .http2_keepalive_timeout(Some(limits.dead_after.saturating_sub(limits.ping)))
+        .layer(MapResponseLayer::new(in_our_words))
+        .add_service(live)
+        .add_service(health)
+        .add_service(v1)
+        .add_service(v1alpha)
+        .serve_with_incoming_shutdown(incoming, health_at_stop)
+        .await
+}
+
+/// A status that tonic made before any of our code ran, with the wire's code and a fault.
+fn in_our_words<B: Default>(response: http::Response<B>) -> http::Response<B> {
+    let Some(status) = tonic::Status::from_header_map(response.headers()) else { return response };
+    let Some(fault) = wire::fault::from_transport(&status) else { return response };
+    let mut mended = http::Response::new(B::default());
+    mended.headers_mut().insert(http::header::CONTENT_TYPE, tonic::metadata::GRPC_CONTENT_TYPE);
+    // Why ignored: it fails only for metadata that is no header, and ours is.
+    let _ = wire::fault::status(&fault, "").add_header(mended.headers_mut());
+    mended
+}

@@ -1,0 +1,169 @@
+//! Bodies of the schema: JSON or protobuf in, the same out; faults as problem+json.
+
+use axum::body::Body;
+use axum::extract::{FromRequest, FromRequestParts, Request};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use prost::Message as ProstMessage;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::app::App;
+use crate::domain::caller::Caller;
+use crate::error::{Fault, Kind, clip};
+use crate::wire;
+
+const JSON: &str = "application/json";
+const PROTOBUF: &str = "application/x-protobuf";
+const PROBLEM: &str = "application/problem+json";
+
+/// A fault on its way out; the outermost layer writes it, since it knows the request's id.
+#[derive(Clone, Debug)]
+pub struct Problem(pub Fault);
+
+impl From<Fault> for Problem {
+    fn from(fault: Fault) -> Self {
+        Self(fault)
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let mut response = Response::new(Body::empty());
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+/// The fault as it goes out.
+pub fn problem(fault: &Fault, request_id: &str) -> Response {
+    let body = wire::json::write(&wire::fault::message(fault, request_id));
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() =
+        StatusCode::from_u16(fault.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM));
+    if let Some(ms) = fault.retry_after_ms {
+        let seconds = (ms / 1e3).ceil().max(1.0) as u64;
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    response
+}
+
+/// Who asks, as the outermost layer found out.
+impl FromRequestParts<App> for Caller {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Self, Problem> {
+        parts
+            .extensions
+            .get::<Caller>()
+            .cloned()
+            .ok_or_else(|| Fault::new(Kind::Internal, "the request has no caller").into())
+    }
+}
+
+/// The form that an answer takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// `application/json`.
+    Json,
+    /// `application/x-protobuf`.
+    Protobuf,
+}
+
+impl Form {
+    /// The form that `Accept` asks for; JSON unless protobuf is named.
+    fn accepted(headers: &HeaderMap) -> Self {
+        let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let protobuf = accept.split(',').any(|one| one.split(';').next().unwrap_or_default().trim() == PROTOBUF);
+        if protobuf { Form::Protobuf } else { Form::Json }
+    }
+
+    /// The form that `Content-Type` names; none is JSON.
+    fn sent(headers: &HeaderMap) -> Result<Self, Fault> {
+        let Some(value) = headers.get(header::CONTENT_TYPE) else { return Ok(Form::Json) };
+        let text = value.to_str().unwrap_or_default();
+        match text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase().as_str() {
+            JSON | "" => Ok(Form::Json),
+            PROTOBUF => Ok(Form::Protobuf),
+            _ => Err(Fault::content_type(format!("content type `{}`: send {JSON} or {PROTOBUF}", clip(text)))),
+        }
+    }
+}
+
+impl FromRequestParts<App> for Form {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Self, Problem> {
+        Ok(Form::accepted(&parts.headers))
+    }
+}
+
+/// A message as the body of a request, and the form wanted for the answer.
+pub struct Ask<T> {
+    /// The message.
+    pub message: T,
+    /// The answer's form.
+    pub form: Form,
+}
+
+impl<T> FromRequest<App> for Ask<T>
+where
+    T: ProstMessage + DeserializeOwned + Default,
+{
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, app: &App) -> Result<Self, Problem> {
+        let form = Form::accepted(request.headers());
+        let sent = Form::sent(request.headers())?;
+        let body = read(request.into_body(), app.body_limit).await?;
+        let message = match sent {
+            Form::Json => wire::json::read(&body)?,
+            Form::Protobuf => T::decode(body).map_err(|error| {
+                Fault::new(Kind::Malformed, format!("not the protobuf of this message: {error}"))
+            })?,
+        };
+        Ok(Self { message, form })
+    }
+}
+
+/// Reads a body up to its limit.
+async fn read(body: Body, limit_bytes: usize) -> Result<Bytes, Fault> {
+    match Limited::new(body, limit_bytes).collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => {
+            Err(Fault::new(Kind::TooLarge, format!("the body is over body_limit, {limit_bytes} bytes")))
+        }
+        Err(error) => Err(Fault::new(Kind::Malformed, format!("the body broke off: {error}"))),
+    }
+}
+
+/// A message as an answer.
+pub fn answer<T: ProstMessage + Serialize>(status: StatusCode, form: Form, message: &T) -> Response {
+    let (content_type, body) = match form {
+        Form::Json => (JSON, wire::json::write(message)),
+        Form::Protobuf => (PROTOBUF, message.encode_to_vec()),
+    };
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+}
+
+/// The query of a URL as `T`; what is wrong with it is `invalid`.
+pub struct Query<T>(pub T);
+
+impl<T: DeserializeOwned> FromRequestParts<App> for Query<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Self, Problem> {
+        axum::extract::Query::<T>::try_from_uri(&parts.uri).map(|query| Self(query.0)).map_err(|error| {
+            let source = std::error::Error::source(&error).map(ToString::to_string);
+            let why = source.unwrap_or_else(|| error.to_string());
+            Fault::new(Kind::Invalid, format!("query: {why}")).into()
+        })
+    }
+}

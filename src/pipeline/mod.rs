@@ -1,0 +1,7 @@
+//! A pipeline as it runs: the compiled plan of stages, and a bin's journey through them.
+//! Enters: a pipeline's spec with the versions pinned for it. Leaves: rows for lanes, outputs for the readout.
+//! Owns: per session one journey; per pipeline one plan. Must hold: a plan is checked when it is made, so that no bin
+//! meets a wrong shape. Must not know: sessions, HTTP, SQL, ONNX Runtime.
+
+pub mod journey; // one session's bins, stage by stage
+pub mod plan; // what is fed by what

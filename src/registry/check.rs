@@ -1,0 +1,135 @@
+//! `latentd models check DIR`: every version of a repository loaded, checked and shown as a table.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::keeper::{Options, Registry};
+use super::shelf::VersionRow;
+use crate::batch::{Pool, PoolConfig, Silent};
+use crate::engine::Engine;
+
+const HEADS: [&str; 10] =
+    ["model", "version", "mode", "device", "inputs", "outputs", "batch", "invariance", "example", "verdict"];
+
+/// Checks the repository at `dir`. The table ends with a line that sums up; true: all of it can be served.
+pub fn table(dir: &Path, engine: Arc<dyn Engine>) -> (String, bool) {
+    let pool = match Pool::start(1, PoolConfig::default(), Arc::new(Silent)) {
+        Ok(pool) => Arc::new(pool),
+        Err(error) => return (format!("the check needs threads, and has none: {error}\n"), false),
+    };
+    let registry = Registry::new(Options::new(dir), engine, pool);
+    registry.first_scan();
+    let mut rows: Vec<[String; 10]> = vec![HEADS.map(str::to_owned)];
+    let (mut good, mut bad) = (0, 0);
+    for model in registry.models() {
+        for version in &model.versions {
+            *(if version.ready.is_some() && version.fault.is_none() { &mut good } else { &mut bad }) += 1;
+            rows.push(row(model.name.as_str(), version));
+        }
+        if let Some(fault) = model.fault {
+            bad += 1;
+            rows.push(wrong(model.name.as_str(), fault));
+        }
+    }
+    for fault in registry.faults() {
+        bad += 1;
+        rows.push(wrong("-", fault));
+    }
+    // A model alone says nothing that its own line does not.
+    let models = registry.models();
+    for pipeline in registry.pipelines().into_iter().filter(|pipeline| {
+        pipeline.fault.is_none()
+            || !models.iter().any(|model| model.name.as_str() == pipeline.name.as_str())
+            || pipeline.spec.is_some()
+    }) {
+        let is_alone = pipeline.spec.as_ref().is_some_and(|spec| {
+            pipeline.fault.is_none()
+                && spec.stages.len() == 1
+                && spec.stages[0].model.as_str() == spec.name.as_str()
+        });
+        if is_alone {
+            continue;
+        }
+        let name = format!("pipelines/{}", pipeline.name);
+        match pipeline.fault {
+            Some(fault) => {
+                bad += 1;
+                rows.push(wrong(&name, fault));
+            }
+            None => {
+                good += 1;
+                let stages = pipeline.spec.iter().flat_map(|spec| &spec.stages);
+                let stages: Vec<&str> = stages.map(|stage| stage.name.as_str()).collect();
+                rows.push(wrong(&name, format!("ok ({})", stages.join(" > "))));
+            }
+        }
+    }
+    let mut text = aligned(&rows);
+    text.push_str(&match (good, bad) {
+        (0, 0) => format!("no models in {}\n", dir.display()),
+        (good, 0) => format!("{good} checked, all well\n"),
+        (good, bad) => format!("{} checked, {bad} with a fault\n", good + bad),
+    });
+    (text, bad == 0)
+}
+
+fn row(model: &str, version: &VersionRow) -> [String; 10] {
+    let mut cells = wrong(model, version.fault.clone().unwrap_or_default());
+    cells[1] = version.version.to_string();
+    let Some(ready) = &version.ready else { return cells };
+    let list = |parts: Vec<String>| if parts.is_empty() { "-".into() } else { parts.join(" ") };
+    let inputs = ready
+        .inputs
+        .iter()
+        .map(|bound| format!("{}[{}]", ready.manifest.inputs[bound.input].name, bound.channels));
+    let outputs = ready.outputs.iter().map(|output| {
+        let dims: Vec<String> =
+            ready.output_ports()[output.port].row_shape.iter().map(usize::to_string).collect();
+        format!("{}[{}]", output.name, dims.join(","))
+    });
+    cells[2] = ready.manifest.mode.to_string();
+    cells[3] = ready.device.clone();
+    cells[4] = list(inputs.collect());
+    cells[5] = list(outputs.collect());
+    cells[6] = ready.max_batch.to_string();
+    cells[7] = match ready.batch_invariant.exact {
+        true => "exact".into(),
+        false => format!("{:.1e}", ready.batch_invariant.max_error),
+    };
+    cells[8] = ready.example.to_string();
+    if version.fault.is_none() {
+        let notes = ready.not_streamed.iter().chain(&ready.notes).cloned();
+        cells[9] = std::iter::once("ok".to_owned()).chain(notes).collect::<Vec<_>>().join("; ");
+    }
+    cells
+}
+
+/// A line that has a name and a verdict alone.
+fn wrong(name: &str, verdict: String) -> [String; 10] {
+    let mut cells: [String; 10] = std::array::from_fn(|_| "-".into());
+    cells[0] = name.into();
+    cells[9] = verdict;
+    cells
+}
+
+/// The rows in columns; the last column is as long as it is.
+fn aligned(rows: &[[String; 10]]) -> String {
+    let mut widths = [0; 10];
+    for row in rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let mut text = String::new();
+    for row in rows {
+        for (column, cell) in row.iter().enumerate() {
+            text.push_str(cell);
+            if column + 1 < row.len() {
+                let gap = widths[column] - cell.chars().count() + 2;
+                text.extend(std::iter::repeat_n(' ', gap));
+            }
+        }
+        text.push('\n');
+    }
+    text
+}

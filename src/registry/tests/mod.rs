@@ -1,0 +1,6 @@
+//! The registry on real directories, with real graphs on ONNX Runtime.
+
+mod keeping; // scans, states, what changes under a running registry
+mod refusals; // every refusal and its sentence
+mod repository; // a repository in a folder of its own
+mod serving; // what a ready version is

@@ -1,0 +1,176 @@
+//! A stream that writes: its messages up become frames, its outbox is what goes down.
+
+use std::sync::Arc;
+
+use super::live::Session;
+use super::order::Sink;
+use super::outbox::{Outbox, Outgoing};
+use crate::domain::output::{EventKind, Notice};
+use crate::domain::time::Stamp;
+use crate::error::{Fault, Kind};
+use crate::wire::v1;
+
+/// An attached stream. Dropped, it detaches; the session goes on.
+pub struct Attachment {
+    session: Arc<Session>,
+    /// Its number in the session.
+    stream: u64,
+    outbox: Arc<Outbox>,
+}
+
+impl Session {
+    /// Makes a stream the writer of `signal`, or of all signals of the token, or of all. Where another stream is
+    /// attached, the token is needed, and takes over: the old stream ends `replaced`.
+    /// Errors: `not_found` (signal), `conflict` (token), `unavailable` (closing).
+    pub fn attach(self: &Arc<Self>, writer: &str, signal: Option<&str>) -> Result<Attachment, Fault> {
+        let asked = signal.map(|name| self.signal(name)).transpose()?;
+        let mut core = self.core.lock();
+        self.still_open(&core)?;
+        let signals: Vec<usize> = match asked {
+            Some(signal) => vec![signal],
+            None => {
+                let of_token =
+                    (0..core.orders.len()).filter(|&at| core.orders[at].token == writer).collect::<Vec<_>>();
+                if of_token.is_empty() { (0..core.orders.len()).collect() } else { of_token }
+            }
+        };
+        for &at in &signals {
+            let order = &core.orders[at];
+            if order.attached.is_some() && !same_token(&order.token, writer) {
+                let name = &self.signals[at].name;
+                return Err(Fault::new(
+                    Kind::Conflict,
+                    format!("signal {name}: another stream writes it; to take over, attach with its writer token"),
+                ));
+            }
+        }
+        core.stream_count += 1;
+        core.last_sign = std::time::Instant::now();
+        let stream = core.stream_count;
+        let outbox = Arc::new(Outbox::new(2 * self.window));
+        for &at in &signals {
+            if let Some((_, old)) = core.orders[at].attached.replace((stream, Arc::clone(&outbox))) {
+                let name = self.signals[at].name.clone();
+                old.put(Outgoing::End(Fault::new(
+                    Kind::Replaced,
+                    format!("signal {name}: another stream took over with the writer token"),
+                )));
+                let detail = format!("stream {stream} took over");
+                self.tell(&mut core, self.notice(EventKind::WriterReplaced, &name, detail));
+            }
+        }
+        Ok(Attachment { session: Arc::clone(self), stream, outbox })
+    }
+
+    fn notice(&self, kind: EventKind, signal: &crate::domain::ids::SignalName, detail: String) -> Notice {
+        let t_ns = Stamp::now().unix_ns;
+        Notice { kind, signal: Some(signal.clone()), from_bin: None, to_bin: None, count: 1, detail, t_ns }
+    }
+
+    /// The number of the signal whose token `writer` must be for a frame by HTTP.
+    /// Errors: `not_found`, `invalid` (no writer), `conflict` (another signal's, or nobody's).
+    pub fn check_writer(&self, signal: &str, writer: &str) -> Result<usize, Fault> {
+        let at = self.signal(signal)?;
+        if writer.is_empty() {
+            return Err(Fault::mismatch("writer", "the token that open answered (a frame by HTTP needs it)", "none"));
+        }
+        if !same_token(&self.core.lock().orders[at].token, writer) {
+            let detail = format!("signal {signal}: that writer token is not this signal's");
+            return Err(Fault::new(Kind::Conflict, detail));
+        }
+        Ok(at)
+    }
+}
+
+impl Attachment {
+    /// Where each signal stands: the first message down.
+    pub fn attached(&self) -> v1::Attached {
+        let info = self.session.standing();
+        v1::Attached { durable_seq: self.session.durable_seq(), window: self.session.window as u32, ..info }
+    }
+
+    /// Takes frames that came together.
+    pub fn feed(&self, frames: Vec<v1::Frame>, received: Stamp) {
+        let frames = frames.into_iter().filter_map(|frame| {
+            let sink = Sink::Stream(Arc::clone(&self.outbox));
+            match self.may_write(&frame) {
+                Ok(()) => Some((frame, sink)),
+                Err(fault) => {
+                    sink.fault(fault.about(&frame.signal, frame.seq));
+                    None
+                }
+            }
+        });
+        // Why collected: `may_write` takes the session's lock, which `feed` holds.
+        let frames: Vec<_> = frames.collect();
+        self.session.feed(frames, received);
+    }
+
+    /// A signal that this stream does not write needs its token in the frame.
+    fn may_write(&self, frame: &v1::Frame) -> Result<(), Fault> {
+        let at = self.session.signal(&frame.signal)?;
+        let core = self.session.core.lock();
+        let order = &core.orders[at];
+        let mine = order.attached.as_ref().is_some_and(|(stream, _)| *stream == self.stream);
+        if mine || same_token(&order.token, &frame.writer) {
+            return Ok(());
+        }
+        let detail = format!("signal {}: this stream is not attached to it, and the frame has no writer token of it", frame.signal);
+        Err(Fault::new(Kind::Conflict, detail))
+    }
+
+    /// Answers a message that could not be read.
+    pub fn refuse(&self, fault: Fault) {
+        Sink::Stream(Arc::clone(&self.outbox)).fault(fault);
+    }
+
+    /// The next message down. Cancel-safe.
+    pub async fn next(&self) -> Outgoing {
+        self.outbox.next().await
+    }
+
+    /// How many more frames may be read: `window`, less those that are unanswered or wait to be sent.
+    pub fn room(&self) -> usize {
+        self.session.window.saturating_sub(self.unanswered() + self.outbox.waiting())
+    }
+
+    /// Whether another frame may be read.
+    pub fn may_read(&self) -> bool {
+        self.room() > 0
+    }
+
+    /// Whether all that came was answered and sent.
+    pub fn is_answered(&self) -> bool {
+        self.unanswered() + self.outbox.waiting() == 0
+    }
+
+    fn unanswered(&self) -> usize {
+        let core = self.session.core.lock();
+        let mine = |order: &&super::order::Order| {
+            order.attached.as_ref().is_some_and(|(stream, _)| *stream == self.stream)
+        };
+        core.orders.iter().filter(mine).map(super::order::Order::unanswered).sum()
+    }
+}
+
+impl Drop for Attachment {
+    fn drop(&mut self) {
+        let mut core = self.session.core.lock();
+        let mut freed = Vec::new();
+        for (at, order) in core.orders.iter_mut().enumerate() {
+            if order.attached.as_ref().is_some_and(|(stream, _)| *stream == self.stream) {
+                order.attached = None;
+                freed.push(self.session.signals[at].name.clone());
+            }
+        }
+        for name in freed {
+            let notice = self.session.notice(EventKind::Detached, &name, format!("stream {} ended", self.stream));
+            self.session.tell(&mut core, notice);
+        }
+    }
+}
+
+/// Whether two tokens are equal, in a time that does not tell where they differ.
+fn same_token(a: &str, b: &str) -> bool {
+    a.len() == b.len() && a.bytes().zip(b.bytes()).fold(0, |sum, (x, y)| sum | (x ^ y)) == 0
+}

@@ -1,0 +1,67 @@
+//! What a session tells the metrics: children bound at open, so that no label is looked up per bin.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use crate::domain::settings::GapPolicy;
+use crate::metrics::{Metrics, ModelMetrics, Outcome, PipelineMetrics, SessionGauge, SessionState, Stage};
+
+/// The metrics of one session. Its gauge counts the session for as long as it lives.
+#[derive(Debug)]
+pub struct Meter {
+    all: Arc<Metrics>,
+    pipeline: PipelineMetrics,
+    /// The first stage's model receives, the last one's reads out and replies.
+    first: ModelMetrics,
+    last: ModelMetrics,
+    gap: GapPolicy,
+    gauge: Mutex<SessionGauge>,
+}
+
+impl Meter {
+    /// Counts a session as open.
+    pub fn new(
+        all: Arc<Metrics>,
+        pipeline: PipelineMetrics,
+        first: ModelMetrics,
+        last: ModelMetrics,
+        gap: GapPolicy,
+    ) -> Self {
+        let gauge = Mutex::new(all.session(SessionState::Open));
+        Self { all, pipeline, first, last, gap, gauge }
+    }
+
+    pub(super) fn gap(&self) {
+        self.all.gap(self.gap);
+    }
+
+    pub(super) fn bins(&self, outcome: Outcome, bins: u64) {
+        self.pipeline.bins_done(outcome, bins);
+    }
+
+    pub(super) fn step(&self, lag: Duration) {
+        self.pipeline.step_seconds(lag.as_secs_f64());
+    }
+
+    pub(super) fn deadline_missed(&self, bins: u64) {
+        self.pipeline.deadline_missed(bins);
+    }
+
+    pub(super) fn received(&self, took: Duration) {
+        self.first.stage_seconds(Stage::Receive, took.as_secs_f64());
+    }
+
+    pub(super) fn read_out(&self, took: Duration) {
+        self.last.stage_seconds(Stage::Readout, took.as_secs_f64());
+    }
+
+    pub(super) fn replied(&self, took: Duration) {
+        self.last.stage_seconds(Stage::Reply, took.as_secs_f64());
+    }
+
+    pub(super) fn state(&self, detached: bool) {
+        self.gauge.lock().set(if detached { SessionState::Detached } else { SessionState::Open });
+    }
+}

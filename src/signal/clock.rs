@@ -1,0 +1,172 @@
+//! Clocks: how a device's time is related to the server's, and a frame's stretch of it laid on the session's clock.
+
+use std::collections::BTreeMap;
+
+/// What probes know of a clock: t_server = t_device + offset, with drift.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Relation {
+    /// t_server − t_device at `at_ns`.
+    pub offset_ns: i64,
+    /// How fast the offset grows (µs per s of device time).
+    pub drift_ppm: f64,
+    /// Device time at which the offset holds (ns).
+    pub at_ns: i64,
+    /// How far the offset may be from the truth (ns).
+    pub uncertainty_ns: u64,
+}
+
+impl Relation {
+    fn to_server(self, device_ns: i128) -> i128 {
+        let since = device_ns - i128::from(self.at_ns);
+        device_ns + i128::from(self.offset_ns) + (since as f64 * self.drift_ppm * 1e-6).round() as i128
+    }
+
+    fn to_device(self, server_ns: i128) -> i128 {
+        let since = server_ns - i128::from(self.offset_ns) - i128::from(self.at_ns);
+        let share = self.drift_ppm * 1e-6 / (1.0 + self.drift_ppm * 1e-6);
+        i128::from(self.at_ns) + since - (since as f64 * share).round() as i128
+    }
+}
+
+/// How fast a least delay is forgotten: more than the drift of any crystal.
+const FORGET_PPM: i128 = 100;
+
+/// The relations of a session's clocks to the server's.
+#[derive(Clone, Debug)]
+pub struct Clocks {
+    session_clock: String,
+    known: BTreeMap<String, Relation>,
+    /// The least arrival − device time of the session's own frames, and when: what stands in for a probe of the
+    /// session's clock where a signal is placed by arrival.
+    nearest: Option<(i128, i64)>,
+}
+
+impl Clocks {
+    /// No relation is known yet.
+    pub fn new(session_clock: String) -> Self {
+        Self { session_clock, known: BTreeMap::new(), nearest: None }
+    }
+
+    /// The name of the session's clock.
+    pub fn session_clock(&self) -> &str {
+        &self.session_clock
+    }
+
+    /// What probes have found; from the next frame on.
+    pub fn set(&mut self, clock: &str, relation: Relation) {
+        self.known.insert(clock.into(), relation);
+    }
+
+    /// The relation of `clock`, if it is known.
+    pub fn relation(&self, clock: &str) -> Option<&Relation> {
+        self.known.get(clock)
+    }
+
+    /// A frame of the session's clock that ended at `end_ns` has arrived.
+    pub fn arrived(&mut self, end_ns: i128, arrived_ns: i64) {
+        let offset = i128::from(arrived_ns) - end_ns;
+        let best = match self.nearest {
+            Some((least, at)) => {
+                let since = (i128::from(arrived_ns) - i128::from(at)).max(0);
+                offset.min(least + since * FORGET_PPM / 1_000_000)
+            }
+            None => offset,
+        };
+        self.nearest = Some((best, arrived_ns));
+    }
+
+    /// Time of `clock` as the session's; the error names the clock of which a probe is missing.
+    pub fn to_session(&self, clock: &str, device_ns: i128) -> Result<i128, String> {
+        let theirs = self.known.get(clock).ok_or_else(|| clock.to_owned())?;
+        let ours = self.known.get(&self.session_clock).ok_or_else(|| self.session_clock.clone())?;
+        Ok(ours.to_device(theirs.to_server(device_ns)))
+    }
+
+    /// Server time as the session's: by probes, else by the quickest frames. `None` before either.
+    pub fn from_server(&self, server_ns: i64) -> Option<i128> {
+        let server_ns = i128::from(server_ns);
+        match self.known.get(&self.session_clock) {
+            Some(ours) => Some(ours.to_device(server_ns)),
+            None => self.nearest.map(|(offset, _)| server_ns - offset),
+        }
+    }
+}
+
+/// A stretch of device time laid on the session's clock: a straight line, a mere shift beyond its ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Line {
+    device: (i128, i128),
+    session: (i128, i128),
+}
+
+impl Line {
+    /// The stretch [`device.0`, `device.1`) becomes [`session.0`, `session.1`); neither runs backwards.
+    pub fn new(device: (i128, i128), session: (i128, i128)) -> Self {
+        debug_assert!(device.0 <= device.1 && session.0 <= session.1);
+        Self { device, session }
+    }
+
+    /// The stretch moved by `by`.
+    pub fn shifted(device: (i128, i128), by: i128) -> Self {
+        Self { device, session: (device.0 + by, device.1 + by) }
+    }
+
+    /// The shift, if that is all it is.
+    pub fn shift(&self) -> Option<i128> {
+        let (start, end) = (self.session.0 - self.device.0, self.session.1 - self.device.1);
+        (start == end).then_some(start)
+    }
+
+    /// Session time of a device time.
+    pub fn map(&self, device_ns: i128) -> i128 {
+        let (start, end) = (self.session.0 - self.device.0, self.session.1 - self.device.1);
+        if start == end || device_ns <= self.device.0 {
+            device_ns + start
+        } else if device_ns >= self.device.1 {
+            device_ns + end
+        } else {
+            let slope = (self.session.1 - self.session.0, self.device.1 - self.device.0);
+            self.session.0 + (device_ns - self.device.0) * slope.0 / slope.1
+        }
+    }
+
+    /// Session time of its ends.
+    pub fn session(&self) -> (i128, i128) {
+        self.session
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn server_time_is_the_sessions_by_the_quickest_frame_until_a_probe_says_better() {
+        let mut clocks = Clocks::new("amp".into());
+        assert_eq!(clocks.from_server(1_000), None);
+        clocks.arrived(0, 500);
+        clocks.arrived(100, 550);
+        clocks.arrived(200, 900);
+        assert_eq!(clocks.from_server(1_000), Some(550));
+        let relation = Relation { offset_ns: 400, drift_ppm: 0.0, at_ns: 0, uncertainty_ns: 10 };
+        clocks.set("amp", relation);
+        assert_eq!(clocks.from_server(1_000), Some(600));
+        assert_eq!(clocks.to_session("eeg", 0), Err("eeg".into()));
+    }
+
+    proptest! {
+        #[test]
+        fn a_relation_and_its_inverse_agree_to_a_ns(offset in any::<i32>(), drift in -500.0..500.0f64, t in -1_000_000_000_000i128..1_000_000_000_000) {
+            let relation = Relation { offset_ns: offset.into(), drift_ppm: drift, at_ns: 5, uncertainty_ns: 0 };
+            prop_assert!((relation.to_device(relation.to_server(t)) - t).abs() <= 1);
+        }
+
+        #[test]
+        fn a_line_never_runs_backwards(d in 0i128..1_000, len in 1i128..1_000, s in 0i128..1_000, slen in 0i128..1_000, t in -100i128..3_000) {
+            let line = Line::new((d, d + len), (s, s + slen));
+            prop_assert!(line.map(t) <= line.map(t + 1));
+            prop_assert_eq!((line.map(d), line.map(d + len)), (s, s + slen));
+        }
+    }
+}

@@ -1,0 +1,299 @@
+//! The closing of one bin: who is there, who is missing, whether it is filled or skipped.
+
+use std::collections::BTreeMap;
+
+use super::coverage::Hole;
+use super::feed::{Feed, Whole};
+use super::grid::Grid;
+use super::log::Log;
+use super::open_bins::OpenBin;
+use super::step::{Bin, InputRow, Step};
+use super::track::Track;
+use super::zscore::Report;
+use crate::domain::output::{EventKind, Flags};
+use crate::domain::settings::{GapPolicy, Policies, ResetScope};
+
+/// What is carried from bin to bin, and buffers that are used again.
+#[derive(Clone, Debug, Default)]
+pub struct Closing {
+    /// The model's state starts anew before the next bin that is answered.
+    owed: Option<ResetScope>,
+    /// What came for the bin in hand, by track.
+    came: Vec<Option<OpenBin>>,
+    standing: Vec<Standing>,
+}
+
+/// What a bin is closed over.
+pub struct Room<'a> {
+    pub grid: Grid,
+    pub policies: &'a Policies,
+    /// Bins before this one may be closed now.
+    pub until: u64,
+    /// Some signal that the bin waited for has not covered it.
+    pub early: bool,
+    pub tracks: &'a mut [Track],
+    pub feeds: &'a mut [Option<Feed>],
+    pub resets: &'a mut BTreeMap<u64, ResetScope>,
+}
+
+/// How a signal stands to one bin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    Whole,
+    /// Samples of it never came; so up to `to`.
+    Gap {
+        to: u64,
+        long: bool,
+    },
+    /// Not covered to its end.
+    Missing,
+}
+
+impl Closing {
+    /// Closes bin `k`, or skips it and as many after it as are alike. Answers the next bin.
+    pub fn close(&mut self, k: u64, mut room: Room<'_>, log: &mut Log<'_>) -> u64 {
+        let end_ns = room.grid.start_ns(k + 1);
+        self.standing.clear();
+        self.standing.extend(room.tracks.iter_mut().map(|track| match track.cover.hole_in(k) {
+            _ if track.epoch.is_none() || track.mark_ns < end_ns => Standing::Missing,
+            Some(hole) => Standing::Gap { to: hole.bins.end, long: hole.long },
+            None => Standing::Whole,
+        }));
+        for (track, standing) in room.tracks.iter_mut().zip(&self.standing) {
+            note_missing(track, *standing, k, log);
+        }
+        match self.skips(k, &room) {
+            Some((to, resets)) => {
+                let to = to.clamp(k + 1, room.until.max(k + 1));
+                self.skip(k, to, resets, &mut room, log);
+                to
+            }
+            None => {
+                self.answer(k, &mut room, log);
+                k + 1
+            }
+        }
+    }
+
+    /// Whether a required signal's gap is not filled: up to where, and whether the state starts anew.
+    fn skips(&self, k: u64, room: &Room<'_>) -> Option<(u64, bool)> {
+        let required = room.tracks.iter().zip(&self.standing).filter(|(track, _)| track.required);
+        let skipped = required.filter_map(|(_, standing)| match (*standing, room.policies.gap) {
+            (Standing::Gap { to, long: true }, _) => Some((to, true)),
+            (Standing::Gap { to, .. }, GapPolicy::Skip) => Some((to, false)),
+            (Standing::Gap { to, .. }, GapPolicy::Reset) => Some((to, true)),
+            (Standing::Missing, GapPolicy::Skip) => Some((k + 1, false)),
+            (Standing::Missing, GapPolicy::Reset) => Some((k + 1, true)),
+            _ => None,
+        });
+        skipped.reduce(|(a, a_resets), (b, b_resets)| (a.min(b), a_resets || b_resets))
+    }
+
+    fn skip(&mut self, k: u64, to: u64, resets: bool, room: &mut Room<'_>, log: &mut Log<'_>) {
+        let mut told = false;
+        for track in room.tracks.iter_mut() {
+            // Each hole in the stretch is told once, when the first of its bins is over.
+            while let Some(hole) = track.cover.hole_before(to) {
+                if !hole.told {
+                    told |= track.required;
+                    let why = if hole.long { "longer than max_gap_ms, not filled" } else { "not filled" };
+                    tell_gap(&track.name, hole, why, log);
+                }
+                if hole.bins.end > to {
+                    break;
+                }
+                let end = hole.bins.end;
+                track.cover.close_before(end);
+            }
+            track.open.drop_before(to);
+            track.cover.close_before(to);
+        }
+        for feed in room.feeds.iter_mut().flatten() {
+            feed.pass(None, to - k);
+        }
+        if told {
+            let detail = format!("bins {k} to {} are not answered", to - 1);
+            log.notice(EventKind::Skipped, None, Some(k..to), to - k, detail);
+        }
+        if resets {
+            self.owed = self.owed.max(Some(ResetScope::Model));
+        }
+        log.skipped(k..to);
+    }
+
+    fn answer(&mut self, k: u64, room: &mut Room<'_>, log: &mut Log<'_>) {
+        let mut flags = Flags::default();
+        let asked = self.owed.take().is_some();
+        let mut reset = asked.then_some(ResetScope::Model);
+        while let Some(due) = room.resets.first_entry().filter(|due| *due.key() <= k) {
+            reset = reset.max(Some(due.remove()));
+        }
+        if let Some(scope) = reset {
+            flags |= Flags::RESET;
+            if scope == ResetScope::All {
+                room.feeds.iter_mut().flatten().for_each(Feed::reset);
+            }
+            let why = if asked { "after a gap that was not filled" } else { "as asked" };
+            let detail = format!("state starts anew before bin {k} ({scope}, {why})");
+            log.notice(EventKind::Reset, None, Some(k..k + 1), 1, detail);
+        }
+        let epoch = self.restart(k, room);
+        self.came.clear();
+        for (track, standing) in room.tracks.iter_mut().zip(&self.standing) {
+            let came = track.open.take(k);
+            if came.as_ref().is_some_and(|bin| bin.late) && *standing == Standing::Whole {
+                flags |= Flags::LATE;
+            }
+            self.came.push(came);
+            if let Some(hole) = track.cover.hole_in(k).filter(|hole| !hole.told) {
+                let why = if track.required { filled_by(room.policies.gap) } else { "filled or absent" };
+                tell_gap(&track.name, hole, why, log);
+            }
+        }
+        let mut inputs = Vec::with_capacity(room.feeds.len());
+        for feed in room.feeds.iter_mut() {
+            let Some(feed) = feed else {
+                inputs.push(InputRow { values: Vec::new(), mask: Vec::new(), present: false });
+                continue;
+            };
+            let t = feed.track;
+            let (track, standing) = (&room.tracks[t], self.standing[t]);
+            let row = fill_or_row(
+                feed,
+                standing,
+                track,
+                k,
+                self.came[t].as_mut(),
+                room.policies,
+                room.grid,
+                &mut flags,
+            );
+            inputs.push(row);
+            tell_reports(feed, track, k, log);
+            let not_finite = feed.not_finite();
+            if not_finite > 0 && !feed.nan_before {
+                let detail = format!(
+                    "{not_finite} channels of input `{}` are not finite (nan = \"{}\")",
+                    feed.spec.name, room.policies.nan
+                );
+                log.notice(EventKind::NanReplaced, Some(&track.name), Some(k..k + 1), 1, detail);
+            }
+            feed.nan_before = not_finite > 0;
+        }
+        for (track, came) in room.tracks.iter_mut().zip(self.came.drain(..)) {
+            if let Some(bin) = came {
+                track.open.recycle(bin);
+            }
+            track.cover.close_before(k + 1);
+        }
+        log.steps.push(Step::Bin(Bin { k, flags, reset, epoch, inputs, early: room.early }));
+    }
+
+    /// Filters of signals whose new epoch has begun start anew.
+    fn restart(&self, k: u64, room: &mut Room<'_>) -> bool {
+        let mut any = false;
+        for (t, track) in room.tracks.iter_mut().enumerate() {
+            if track.restarts_at.is_some_and(|bin| bin <= k) {
+                track.restarts_at = None;
+                any = true;
+                let feeds = room.feeds.iter_mut().flatten().filter(|feed| feed.track == t);
+                feeds.for_each(|feed| feed.chain.restart_filters());
+            }
+        }
+        any
+    }
+}
+
+/// A signal begins or ends to be missing: one event per stall.
+fn note_missing(track: &mut Track, standing: Standing, k: u64, log: &mut Log<'_>) {
+    if standing != Standing::Missing {
+        track.missing_since = None;
+    } else if track.missing_since.is_none() {
+        track.missing_since = Some(k);
+        track.silent = !track.required;
+        let never = if track.epoch.is_none() { "nothing of it has come yet" } else { "it is behind" };
+        let detail = format!("bin {k} is closed without it: {never}");
+        log.notice(EventKind::SignalMissing, Some(&track.name), Some(k..k + 1), 1, detail);
+    } else {
+        track.silent = !track.required;
+    }
+}
+
+#[expect(clippy::too_many_arguments, reason = "one input in one bin: each says something else of it")]
+fn fill_or_row(
+    feed: &mut Feed,
+    standing: Standing,
+    track: &Track,
+    k: u64,
+    came: Option<&mut OpenBin>,
+    policies: &Policies,
+    grid: Grid,
+    flags: &mut Flags,
+) -> InputRow {
+    let by_policy = if policies.gap == GapPolicy::Zero { Whole::Zero } else { Whole::Hold };
+    let fills = !matches!(policies.gap, GapPolicy::Skip | GapPolicy::Reset);
+    let required = feed.spec.required;
+    match standing {
+        Standing::Whole => feed.row(came, policies.nan, flags),
+        Standing::Gap { long, .. } if required || (fills && !long) => {
+            *flags |= Flags::GAP_FILLED;
+            feed.filled(came, by_policy, flags)
+        }
+        Standing::Missing if required => {
+            *flags |= Flags::SIGNAL_MISSING | Flags::GAP_FILLED;
+            let since = track.missing_since.unwrap_or(k);
+            let stalled_ns = i128::from(k + 1 - since) * i128::from(grid.width_ns.get());
+            let held = stalled_ns <= i128::from(policies.max_gap_ns);
+            feed.filled(came, if held { by_policy } else { Whole::Fill }, flags)
+        }
+        Standing::Gap { .. } => feed.absent(came),
+        Standing::Missing => {
+            *flags |= Flags::SIGNAL_MISSING;
+            feed.absent(came)
+        }
+    }
+}
+
+fn filled_by(gap: GapPolicy) -> &'static str {
+    if gap == GapPolicy::Zero { "filled with 0" } else { "filled with the last input" }
+}
+
+fn tell_gap(signal: &crate::domain::ids::SignalName, hole: &mut Hole, why: &str, log: &mut Log<'_>) {
+    hole.told = true;
+    log.counts.gaps += 1;
+    let bins = hole.bins.clone();
+    let detail = format!("data for {} bins never came: {why}", bins.end - bins.start);
+    log.notice(EventKind::Gap, Some(signal), Some(bins.clone()), bins.end - bins.start, detail);
+}
+
+/// Flat channels and frozen statistics, one event for all channels of a bin.
+fn tell_reports(feed: &mut Feed, track: &Track, k: u64, log: &mut Log<'_>) {
+    if feed.chain.reports().is_empty() {
+        return;
+    }
+    let reports = std::mem::take(feed.chain.reports());
+    let mut tell = |kind: EventKind, what: &str, which: fn(&Report) -> Option<usize>| {
+        let channels: Vec<usize> = reports.iter().filter_map(which).collect();
+        if !channels.is_empty() {
+            let named: Vec<&str> = channels.iter().take(5).map(|c| feed.channel_name(*c, track)).collect();
+            let more = channels.len() - named.len();
+            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+            let detail = format!("input `{}`: {what}: {}{more}", feed.spec.name, named.join(", "));
+            log.notice(kind, Some(&track.name), Some(k..k + 1), channels.len() as u64, detail);
+        }
+    };
+    tell(EventKind::FlatChannel, "channels without variance are 0", |report| match report {
+        Report::Flat(c) => Some(*c),
+        _ => None,
+    });
+    tell(EventKind::FlatChannel, "channels without a good value in calibration are masked", |report| {
+        match report {
+            Report::Uncalibrated(c) => Some(*c),
+            _ => None,
+        }
+    });
+    tell(EventKind::StatsFrozen, "statistics stood still for longer than tau", |report| match report {
+        Report::Frozen(c) => Some(*c),
+        _ => None,
+    });
+}

@@ -1,0 +1,446 @@
+//! One signal that feeds inputs: what of it has come, what waits in open bins, its epochs and its mask.
+
+use std::ops::Range;
+
+use super::coverage::{Coverage, Hole};
+use super::landing::{Landing, MAX_BINS, Scene};
+use super::log::Log;
+use super::open_bins::OpenBins;
+use super::pace::Pace;
+use super::refusal::Refusal;
+use crate::domain::frame::{Frame, FrameBody, Samples, Spikes};
+use crate::domain::ids::SignalName;
+use crate::domain::output::EventKind;
+use crate::domain::settings::LatePolicy;
+
+/// How a signal's device time becomes the session's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Placed {
+    /// It is the session's clock.
+    Session,
+    /// t_session = t_device + this.
+    Declared(i64),
+    /// By probes.
+    Exchange,
+    /// A frame's end is when it came.
+    Arrival,
+}
+
+/// A stretch between restarts of the device's counter.
+#[derive(Clone, Debug)]
+pub struct Epoch {
+    /// Device time of sample 0; 0 for events, whose positions are device times.
+    pub device0_ns: i128,
+    /// The same by the first stamp of the epoch, if there was one.
+    pub stamp0_ns: Option<i128>,
+    /// The last stamp, and the index it was for.
+    pub last_stamp: Option<(i128, i64)>,
+    /// t_session − t_device, where it is fixed.
+    pub shift: Option<i128>,
+}
+
+/// One signal on its way into bins.
+#[derive(Clone, Debug)]
+pub struct Track {
+    /// Its name.
+    pub name: SignalName,
+    /// Its clock's name.
+    pub clock: String,
+    /// How that clock is related to the session's.
+    pub placed: Placed,
+    /// Step of its samples; `None` for events.
+    pub pace: Option<Pace>,
+    /// Rows lie on the grid of bins.
+    pub on_grid: bool,
+    /// Width of a row (ns), where rows lie on the grid.
+    pub row_ns: u64,
+    /// Its values are counts: late ones may be added to an open bin.
+    pub counts: bool,
+    /// An input that is required is fed by it.
+    pub required: bool,
+    /// Channels of a row.
+    pub channels: usize,
+    /// Names of channels, for sentences.
+    pub names: Vec<String>,
+    /// Channels that some input uses.
+    pub used: Vec<bool>,
+
+    /// The epoch, once a frame has come.
+    pub epoch: Option<Epoch>,
+    /// What came of the epoch.
+    pub cover: Coverage,
+    /// Session time of the covered end.
+    pub mark_ns: i128,
+    /// When the covered end came.
+    pub last_arrival_ns: i64,
+    /// Bins below this are covered, lateness included.
+    pub ready: u64,
+    /// What waits.
+    pub open: OpenBins,
+    /// Sticky mask, true = good; empty: all good.
+    pub mask: Vec<bool>,
+    /// Samples up to here were refused by `nan = reject`: a gap that `gap = fail` does not ask for again.
+    pub rejected_to: Option<i128>,
+    /// A refused frame began an epoch: the next frame does.
+    pub epoch_owed: bool,
+    /// After `reset` with scope `all`: the next frame may leave a gap or be late, whatever the policies say.
+    pub forgiven: bool,
+    /// Bins closed without it since this one.
+    pub missing_since: Option<u64>,
+    /// Not required, and silent: no bin waits for it.
+    pub silent: bool,
+    /// A new epoch begins with this bin.
+    pub restarts_at: Option<u64>,
+    /// No restart yet: what lies below the floor lies before t0.
+    from_t0: bool,
+    parts: Vec<Range<i128>>,
+}
+
+impl Track {
+    /// A signal of which nothing has come.
+    pub fn new(
+        name: SignalName,
+        clock: String,
+        placed: Placed,
+        pace: Option<Pace>,
+        names: Vec<String>,
+    ) -> Self {
+        Self {
+            name,
+            clock,
+            placed,
+            pace,
+            on_grid: false,
+            row_ns: 0,
+            counts: false,
+            required: false,
+            channels: names.len(),
+            used: vec![false; names.len()],
+            names,
+            epoch: None,
+            cover: Coverage::new(0),
+            mark_ns: 0,
+            last_arrival_ns: 0,
+            ready: 0,
+            open: OpenBins::default(),
+            mask: Vec::new(),
+            rejected_to: None,
+            epoch_owed: false,
+            forgiven: false,
+            missing_since: None,
+            silent: false,
+            restarts_at: None,
+            from_t0: true,
+            parts: Vec::new(),
+        }
+    }
+
+    /// Whether a bin waits for it.
+    pub fn holds(&self) -> bool {
+        self.required || (self.epoch.is_some() && !self.silent)
+    }
+
+    /// `nan = reject`: a value that is not finite in a channel that is used and not masked.
+    pub fn rejects(&self, frame: &Frame) -> Result<(), Refusal> {
+        let FrameBody::Samples(samples) = &frame.body else { return Ok(()) };
+        if samples.tensor.is_finite() {
+            return Ok(());
+        }
+        let mask = frame.mask.as_deref().unwrap_or(&self.mask);
+        let (mut i, mut bad) = (0, None);
+        samples.tensor.each_f64(|x| {
+            let (row, channel) = (i / self.channels, i % self.channels);
+            let seen = self.used[channel] && mask.get(channel).copied().unwrap_or(true);
+            if bad.is_none() && seen && !x.is_finite() {
+                bad = Some((row, channel));
+            }
+            i += 1;
+        });
+        match bad {
+            Some((row, channel)) => {
+                let channel = self.names[channel].clone();
+                Err(Refusal::NotFinite { signal: self.name.clone(), channel, row })
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// A frame that `rejects` refused: its samples are a gap, known with the next frame.
+    pub fn reject(&mut self, frame: &Frame, landing: &Landing) {
+        self.take_mask(frame);
+        if landing.restart.is_some() {
+            self.epoch_owed = true;
+        } else if !landing.first {
+            self.rejected_to = self.rejected_to.max(Some(landing.at.end));
+        }
+    }
+
+    fn take_mask(&mut self, frame: &Frame) {
+        if let Some(mask) = &frame.mask {
+            self.mask.clone_from(mask);
+            if self.mask.iter().all(|good| *good) {
+                self.mask.clear();
+            }
+        }
+    }
+
+    /// Takes a frame that has landed.
+    pub fn take(&mut self, frame: &Frame, landing: Landing, scene: &Scene<'_>, log: &mut Log<'_>) {
+        self.take_mask(frame);
+        if landing.at.is_empty() {
+            self.epoch_owed |= frame.epoch && self.epoch.is_some();
+            return;
+        }
+        self.begin(frame, &landing, scene, log);
+        let at = landing.at.clone();
+        let goes_on = at.end > self.cover.mark();
+        if let Some((expected, found)) = landing.disagrees {
+            let detail =
+                format!("index {}: its stamp is {found} ns, by the index it is {expected} ns", at.start);
+            log.notice(EventKind::ClockDisagrees, Some(&self.name), None, 1, detail);
+        }
+        self.epoch = Some(landing.epoch.clone());
+        if at.start > self.cover.mark() {
+            let ns = self.mark_ns..landing.place.ns_of(at.start);
+            self.miss(self.cover.mark()..at.start, ns, scene);
+        }
+        let mut parts = std::mem::take(&mut self.parts);
+        self.cover.fresh(at.clone(), &mut parts);
+        match &frame.body {
+            FrameBody::Samples(samples) => self.take_samples(samples, &landing, &parts, scene, log),
+            FrameBody::Spikes(spikes) => self.take_spikes(spikes, &landing, &parts, scene, log),
+            FrameBody::Addresses(_) | FrameBody::Markers(_) => {}
+        }
+        let (place, limit_ns) = (landing.place, longest_fill_ns(scene));
+        for part in &parts {
+            self.cover.fill(part, |at, start_ns, end_ns| {
+                let ns = start_ns.unwrap_or_else(|| place.ns_of(at.start))
+                    ..end_ns.unwrap_or_else(|| place.ns_of(at.end));
+                let last = place.ns_of(at.end - 1).max(ns.start);
+                let bins =
+                    scene.grid.bin_from_0(ns.start).max(scene.next_bin)..scene.grid.bin_from_0(last) + 1;
+                Hole { long: ns.end - ns.start > limit_ns, at, ns, bins, told: false }
+            });
+        }
+        self.parts = parts;
+        self.cover.close_before(scene.next_bin);
+        if goes_on {
+            self.mark_ns = self.mark_ns.max(landing.place.ns_of(at.end));
+            self.last_arrival_ns = scene.arrived_ns;
+            self.silent = false;
+        }
+        if let Some(epoch) = &mut self.epoch {
+            epoch.last_stamp = frame.t_device_ns.map(|t| (at.start, t)).or(epoch.last_stamp);
+        }
+        (self.rejected_to, self.epoch_owed, self.forgiven) = (None, false, false);
+        let done_ns = self.mark_ns - i128::from(scene.policies.lateness_ns);
+        self.ready = scene.grid.bin_from_0(done_ns);
+    }
+
+    /// The signal's first frame, or the first of an epoch.
+    fn begin(&mut self, frame: &Frame, landing: &Landing, scene: &Scene<'_>, log: &mut Log<'_>) {
+        let at = &landing.at;
+        if landing.first {
+            // What came between t0 and the first frame is a hole like any other: its floor is the first position
+            // at or after t0, also where the device began to count later.
+            let shift = landing.place.ns_of(at.start) - self.device_ns(&landing.epoch, at.start);
+            let t0_device = scene.grid.t0_ns - shift;
+            let floor = self
+                .pace
+                .map_or(t0_device, |pace| pace.first_at_or_after(t0_device - landing.epoch.device0_ns));
+            self.cover = Coverage::new(floor);
+            self.mark_ns = scene.grid.t0_ns;
+        }
+        let Some(restart) = landing.restart else { return };
+        let stamp = |stamp: Option<i64>| stamp.map_or("no stamp".into(), |t| format!("stamp {t} ns"));
+        let last = self.epoch.as_ref().and_then(|epoch| epoch.last_stamp).map(|(_, t)| t);
+        let detail = format!(
+            "{}: {} {} ({}) follows {} ({})",
+            if restart.detected { "the counter stepped back while the stamps went on" } else { "declared" },
+            self.axis(),
+            at.start,
+            stamp(frame.t_device_ns),
+            self.cover.mark(),
+            stamp(last),
+        );
+        self.cover.restart(at.start);
+        let start_ns = landing.place.ns_of(at.start);
+        let first_bin = scene.grid.bin_from_0(start_ns);
+        log.notice(EventKind::ClockEpoch, Some(&self.name), Some(first_bin..first_bin + 1), 1, detail);
+        if start_ns > self.mark_ns {
+            self.miss(at.start..at.start, self.mark_ns..start_ns, scene);
+        }
+        self.restarts_at = Some(first_bin);
+        self.from_t0 = false;
+    }
+
+    fn device_ns(&self, epoch: &Epoch, position: i128) -> i128 {
+        self.pace.map_or(position, |pace| epoch.device0_ns + pace.start_ns(position))
+    }
+
+    /// A hole before what comes now. Only what lies in open bins is still to be filled, and is measured.
+    fn miss(&mut self, at: Range<i128>, ns: Range<i128>, scene: &Scene<'_>) {
+        let last = (ns.end - 1).max(ns.start);
+        let bins = scene.grid.bin_from_0(ns.start).max(scene.next_bin)..scene.grid.bin_from_0(last) + 1;
+        let open_ns = ns.start.max(scene.grid.start_ns(scene.next_bin));
+        let long = ns.end - open_ns > longest_fill_ns(scene);
+        self.cover.miss(Hole { at, ns: open_ns..ns.end, bins, long, told: false });
+    }
+
+    fn take_samples(
+        &mut self,
+        samples: &Samples,
+        landing: &Landing,
+        parts: &[Range<i128>],
+        scene: &Scene<'_>,
+        log: &mut Log<'_>,
+    ) {
+        let at = &landing.at;
+        let fresh: i128 = parts.iter().map(|part| part.end - part.start).sum();
+        let below = if self.from_t0 { (self.cover.floor().min(at.end) - at.start).max(0) } else { 0 };
+        self.tell_before_start(below as u64, "samples", log);
+        let again = (at.end - at.start - fresh - below) as u64;
+        if again > 0 {
+            log.counts.late += again;
+            log.counts.dropped += again;
+            let detail =
+                format!("{again} samples from index {} on came already; they are left out", at.start);
+            log.notice(EventKind::Overlap, Some(&self.name), None, again, detail);
+        }
+        let mut late = Late::default();
+        for part in parts {
+            let mut i = part.start;
+            while i < part.end {
+                let k = scene.grid.bin_from_0(landing.place.ns_of(i));
+                let end = landing.place.first_at_or_after(scene.grid.start_ns(k + 1), i..part.end).max(i + 1);
+                if k < scene.next_bin {
+                    let used = self.counts && scene.policies.late == LatePolicy::Next;
+                    late.add(k, (end - i) as u64, used);
+                    if used {
+                        self.add_late(samples, i..end, scene.next_bin);
+                    }
+                } else {
+                    self.put(k, samples, i..end);
+                }
+                i = end;
+            }
+        }
+        late.tell(&self.name, "samples", scene.next_bin, log);
+    }
+
+    fn put(&mut self, k: u64, samples: &Samples, at: Range<i128>) {
+        let row = |i: i128| (i - i128::from(samples.first_index)) as usize * self.channels;
+        let elements = row(at.start)..row(at.end);
+        let bin = self.open.at(k);
+        if bin.index.last().is_none_or(|last| *last < at.start) {
+            bin.rows.reserve(elements.len());
+            samples.tensor.range_f64(elements, |x| bin.rows.push(x));
+            bin.index.extend(at);
+        } else {
+            // A hole is filled: the rows go where their index belongs.
+            let place = bin.index.partition_point(|i| *i < at.start);
+            let mut rows = Vec::with_capacity(elements.len());
+            samples.tensor.range_f64(elements, |x| rows.push(x));
+            bin.rows.splice(place * self.channels..place * self.channels, rows);
+            bin.index.splice(place..place, at);
+        }
+        if !self.mask.is_empty() {
+            bin.mask(&self.mask);
+        }
+    }
+
+    fn add_late(&mut self, samples: &Samples, at: Range<i128>, next_bin: u64) {
+        let row = |i: i128| (i - i128::from(samples.first_index)) as usize * self.channels;
+        let channels = self.channels;
+        let bin = self.open.at(next_bin);
+        bin.late = true;
+        bin.extra.resize(channels, 0.0);
+        let mut c = 0;
+        samples.tensor.range_f64(row(at.start)..row(at.end), |x| {
+            bin.extra[c % channels] += if x.is_finite() { x } else { 0.0 };
+            c += 1;
+        });
+    }
+
+    fn take_spikes(
+        &mut self,
+        spikes: &Spikes,
+        landing: &Landing,
+        parts: &[Range<i128>],
+        scene: &Scene<'_>,
+        log: &mut Log<'_>,
+    ) {
+        let (grid, channels) = (scene.grid, self.channels);
+        if !self.mask.is_empty() {
+            for part in parts {
+                let first = grid.bin_from_0(landing.place.ns_of(part.start)).max(scene.next_bin);
+                let last = grid.bin_from_0(landing.place.ns_of(part.end - 1));
+                (first..last + 1).for_each(|k| self.open.at(k).mask(&self.mask));
+            }
+        }
+        let whole = matches!(parts, [part] if *part == landing.at);
+        let floor = self.cover.floor();
+        let (mut before, mut late) = (0, Late::default());
+        for (unit, t) in spikes.unit.iter().zip(&spikes.t_ns) {
+            let at = i128::from(*t);
+            if at < floor && self.from_t0 {
+                before += 1;
+                continue;
+            }
+            let own = grid.bin_from_0(landing.place.ns_of(at));
+            let is_late = own < scene.next_bin || !(whole || parts.iter().any(|part| part.contains(&at)));
+            let used = !is_late || scene.policies.late == LatePolicy::Next;
+            if is_late {
+                late.add(own, 1, used);
+            }
+            if used {
+                let bin = self.open.at(own.max(scene.next_bin));
+                bin.rows.resize(channels, 0.0);
+                bin.rows[*unit as usize] += 1.0;
+                bin.late |= is_late;
+            }
+        }
+        self.tell_before_start(before, "events", log);
+        late.tell(&self.name, "events", scene.next_bin, log);
+    }
+
+    fn tell_before_start(&self, n: u64, what: &str, log: &mut Log<'_>) {
+        if n > 0 {
+            log.counts.before_start += n;
+            let detail = format!("{n} {what} before t0 are left out");
+            log.notice(EventKind::BeforeStart, Some(&self.name), None, n, detail);
+        }
+    }
+}
+
+/// Gaps up to here are filled: `max_gap_ms`, and never more bins than one frame may cover.
+fn longest_fill_ns(scene: &Scene<'_>) -> i128 {
+    let most = i128::from(scene.grid.width_ns.get()) * i128::from(MAX_BINS);
+    i128::from(scene.policies.max_gap_ns).min(most)
+}
+
+/// Late data of one frame.
+#[derive(Default)]
+struct Late {
+    count: u64,
+    used: bool,
+    bins: Option<Range<u64>>,
+}
+
+impl Late {
+    fn add(&mut self, k: u64, count: u64, used: bool) {
+        self.count += count;
+        self.used = used;
+        let bins = self.bins.get_or_insert(k..k + 1);
+        *bins = bins.start.min(k)..bins.end.max(k + 1);
+    }
+
+    fn tell(self, signal: &SignalName, what: &str, next_bin: u64, log: &mut Log<'_>) {
+        let Some(bins) = self.bins else { return };
+        log.counts.late += self.count;
+        log.counts.dropped += if self.used { 0 } else { self.count };
+        let done = if self.used { format!("added to bin {next_bin} or later") } else { "left out".into() };
+        let detail = format!("{} {what} came late; they are {done}", self.count);
+        log.notice(EventKind::Late, Some(signal), Some(bins), self.count, detail);
+    }
+}

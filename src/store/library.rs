@@ -1,0 +1,77 @@
+//! The library: the queryable store that is filled from the journal.
+//! Enters: transfers. Leaves: runs, bins, frames, events.
+//! Owns: runs once they are moved, and each run's mark `moved_to`. Must hold: a transfer is taken whole or not at
+//! all, and once; what one call reads is of one moment.
+//! Must not know: the journal's file, sessions, the wire.
+
+use super::error::StoreError;
+use super::event::EventEntry;
+use super::extent::{Extent, Track};
+use super::record::Annotation;
+use super::run::{Owner, RunEdit, RunFilter, RunPage, RunRecord};
+use super::transfer::{FramePack, Transfer};
+use crate::domain::ids::RunId;
+
+/// What became of a transfer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// It is in the library, by this call.
+    Now,
+    /// The library's mark is another than the transfer's `from`: it, or more, was taken before.
+    Already {
+        /// The library's mark.
+        moved_to: i64,
+    },
+    /// The library has no such run, and the transfer does not begin one: it was deleted.
+    NoRun,
+}
+
+/// A library. SQLite and Postgres stand behind it; one contract suite holds both to it.
+#[async_trait::async_trait]
+pub trait Library: Send + Sync {
+    /// Takes the transfers, all in one transaction, each with its run's mark. Answers one word for each.
+    async fn take(&self, transfers: &[(RunId, Transfer)]) -> Result<Vec<Taken>, StoreError>;
+
+    /// Up to which journal row a run is here; `None`: no such run.
+    async fn mark(&self, run: RunId) -> Result<Option<i64>, StoreError>;
+
+    /// A run as far as it is here.
+    async fn run(&self, run: RunId) -> Result<Option<RunRecord>, StoreError>;
+
+    /// Runs, newest first; `after`: the last page's `next`. At most `limit`, at least 1.
+    async fn runs(&self, filter: &RunFilter, after: Option<RunId>, limit: u32)
+    -> Result<RunPage, StoreError>;
+
+    /// Changes what people may change; `false`: no such run.
+    async fn edit(&self, run: RunId, edit: &RunEdit) -> Result<bool, StoreError>;
+
+    /// Deletes a run and everything of it; `false`: no such run.
+    async fn delete(&self, run: RunId) -> Result<bool, StoreError>;
+
+    /// Runs of this journal that are still open though they began before boot `owner.boot` become interrupted;
+    /// answers how many. Call it when their tails are moved.
+    async fn interrupt(&self, owner: &Owner) -> Result<u64, StoreError>;
+
+    /// The first chunk of a track at or after `chunk` that has bins.
+    async fn next_chunk(&self, run: RunId, track: Track, chunk: u64) -> Result<Option<u64>, StoreError>;
+
+    /// Bins of chunks `from .. to` of a track, in order of bins.
+    async fn extents(&self, run: RunId, track: Track, from: u64, to: u64) -> Result<Vec<Extent>, StoreError>;
+
+    /// The first pack of frames of a track whose first place is after `after`.
+    async fn frames(
+        &self,
+        run: RunId,
+        track: Track,
+        after: Option<u64>,
+    ) -> Result<Option<FramePack>, StoreError>;
+
+    /// A run's events in order of their first, and the mark of that moment; `None`: no such run.
+    async fn events(&self, run: RunId) -> Result<Option<(i64, Vec<EventEntry>)>, StoreError>;
+
+    /// A run's annotations as they came, and the mark of that moment; `None`: no such run.
+    async fn annotations(&self, run: RunId) -> Result<Option<(i64, Vec<Annotation>)>, StoreError>;
+}
+
+#[cfg(test)]
+pub(crate) mod contract;
