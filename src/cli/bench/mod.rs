@@ -215,3 +215,35 @@ async fn pairing(
     }
     Ok(pairing)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::{OrtEngine, library};
+
+    #[tokio::test]
+    async fn a_floor_measured_against_a_floor_gives_a_whole_table() {
+        let options = BenchOptions {
+            sessions: vec![1, 3],
+            during: Duration::from_millis(100),
+            rounds: 1,
+            threads: 1,
+            ..Default::default()
+        };
+        let found = library::find(None).ok().filter(|_| options.model.exists());
+        let Some(path) = found else {
+            println!("not run: the floors (no ONNX Runtime or no {})", options.model.display());
+            return;
+        };
+        let engine: Arc<dyn Engine> = Arc::new(OrtEngine::open(&path).unwrap());
+        let model = Model::read(engine.clone(), &options.model).unwrap();
+        let other = Floors::start(model, 1).await.unwrap();
+        let mut table = Vec::new();
+        run(other.addrs, engine, &options, &mut table).await.unwrap();
+        let table = String::from_utf8(table).unwrap();
+        println!("{table}");
+        let rows = table.lines().filter(|line| line.trim_start().starts_with(['1', '3'])).count();
+        assert_eq!(rows, 2 * 2 * options.sessions.len(), "{table}");
+        assert!(!table.contains("NaN") && !table.contains("inf"), "{table}");
+    }
+}
