@@ -344,9 +344,13 @@ impl Metrics {
     }
 
     /// What is in the journal and not yet moved: its bytes, the age of its oldest row (zero when there is none).
-    pub fn journal(&self, bytes: u64, oldest: Duration) {
+    pub fn journal_bytes(&self, bytes: u64) {
         self.journal_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
-        self.journal_oldest_seconds.set(oldest.as_secs_f64());
+    }
+
+    /// Age of the journal's oldest row; 0: it is empty.
+    pub fn journal_oldest_seconds(&self, seconds: f64) {
+        self.journal_oldest_seconds.set(seconds);
     }
 
     /// Time of one operation of the store.
@@ -703,7 +707,8 @@ mod tests {
         metrics.gap(GapPolicy::Hold);
         metrics.rejected(Kind::Overloaded);
         metrics.subscriber_dropped(3);
-        metrics.journal(4096, Duration::from_millis(1500));
+        metrics.journal_bytes(4096);
+        metrics.journal_oldest_seconds(1.5);
         metrics.store_seconds(StoreOp::Append, 0.002);
         metrics.job_queued(JobKind::Replay);
         metrics.job_moved(JobKind::Replay, JobState::Queued, JobState::Running);

@@ -259,6 +259,16 @@ impl Live {
         v1::SessionsReply { sessions, next: None }
     }
 
+    /// Why the journal cannot be written just now, if so.
+    pub fn writing_fault(&self) -> Option<String> {
+        self.recorder.writing_fault()
+    }
+
+    /// Why nothing goes from the journal to the library just now, if so.
+    pub fn moving_fault(&self) -> Option<String> {
+        self.recorder.moving_fault()
+    }
+
     /// Looks over the sessions for ever: which are detached, which have been silent for too long and are closed.
     pub async fn sweep(&self) {
         let mut every = tokio::time::interval(SWEEP);

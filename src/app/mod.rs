@@ -34,8 +34,11 @@ pub struct App {
 impl App {
     /// Whether requests should be sent here, and what is amiss.
     pub fn readiness(&self) -> v1::ReadyReply {
-        let reasons = self.readiness.reasons();
-        v1::ReadyReply { ready: reasons.is_empty(), reasons, degraded: self.models.degraded() }
+        let mut reasons = self.readiness.reasons();
+        reasons.extend(self.live.writing_fault().map(|why| format!("the journal cannot be written: {why}")));
+        let mut degraded = self.models.degraded();
+        degraded.extend(self.live.moving_fault().map(|why| format!("the library is away: {why}")));
+        v1::ReadyReply { ready: reasons.is_empty(), reasons, degraded }
     }
 }
 

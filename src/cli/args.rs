@@ -97,7 +97,7 @@ pub enum Speed {
 }
 
 /// `latentd replay`
-#[derive(Clone, Debug, PartialEq, Eq, Args)]
+#[derive(Clone, Debug, PartialEq, Args)]
 pub struct ReplayArgs {
     /// A folder with recording.json, or that file
     #[arg(value_name = "RECORDING")]
@@ -117,6 +117,12 @@ pub struct ReplayArgs {
     /// Record the session as a run
     #[arg(long)]
     pub record: bool,
+    /// Length of a frame in ms; by default one bin of the pipeline
+    #[arg(long, value_name = "MS")]
+    pub frame_ms: Option<f64>,
+    /// What is scored against which target, by default what offers itself: output=target, or output=target:DELAY_MS
+    #[arg(long, value_name = "PAIR")]
+    pub score: Vec<crate::cli::replay::score::Pair>,
 }
 
 #[cfg(test)]

@@ -7,7 +7,11 @@ pub mod args; // the flags of each command
 pub mod bench; // beside the floors
 pub mod demo; // two rigs side by side
 pub mod queries; // curl lines, and their proof
+pub mod models; // a look at a repository
 pub mod replay; // a recording played as a rig
+pub mod serve; // the server
+
+use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
@@ -54,6 +58,38 @@ pub enum Models {
         #[arg(long, value_name = "DIR", default_value = "models")]
         models: std::path::PathBuf,
     },
+}
+
+impl Cli {
+    /// Carries the command out; its exit code is the process's.
+    pub fn run(self) -> ExitCode {
+        match self {
+            Cli::Serve(args) => serve::run(&args),
+            Cli::Demo(args) => demo::command::run(&args),
+            Cli::Replay(args) => replay::command::run_args(&args),
+            Cli::Models(command) => models::run(command),
+        }
+    }
+}
+
+/// Runs a command's future on a runtime of all cores.
+fn in_runtime(work: impl Future<Output = ExitCode>) -> ExitCode {
+    match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime.block_on(work),
+        Err(error) => fail(&error),
+    }
+}
+
+/// Says what went wrong, with its causes, in one line on stderr.
+fn fail(error: &dyn std::error::Error) -> ExitCode {
+    let mut sentence = format!("latentd: {error}");
+    let mut source = error.source();
+    while let Some(cause) = source {
+        sentence.push_str(&format!(": {cause}"));
+        source = cause.source();
+    }
+    eprintln!("{sentence}");
+    ExitCode::FAILURE
 }
 
 #[cfg(test)]

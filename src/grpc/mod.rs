@@ -30,9 +30,15 @@ pub struct Limits {
     pub dead_after: Duration,
 }
 
-/// Serves until `soft` is cancelled and the streams have ended.
-pub async fn serve(app: App, listener: TcpListener, limits: Limits, soft: CancellationToken) -> Result<(), tonic::transport::Error> {
-    let live = LiveServer::new(LiveService::new(app, soft.clone()))
+/// Serves until `closing` is cancelled and the connections have ended; health says so from `draining` on.
+pub async fn serve(
+    app: App,
+    listener: TcpListener,
+    limits: Limits,
+    draining: CancellationToken,
+    closing: CancellationToken,
+) -> Result<(), tonic::transport::Error> {
+    let live = LiveServer::new(LiveService::new(app, draining.clone()))
         .max_decoding_message_size(limits.message_bytes)
         .max_encoding_message_size(usize::MAX);
     let (reporter, health) = tonic_health::server::health_reporter();
@@ -51,10 +57,10 @@ pub async fn serve(app: App, listener: TcpListener, limits: Limits, soft: Cancel
             let _ = stream.set_nodelay(true);
         })
     });
-    let stopping = soft.clone();
-    let health_at_stop = async move {
-        stopping.cancelled().await;
+    let end = async move {
+        draining.cancelled().await;
         reporter.set_not_serving::<LiveServer<LiveService>>().await;
+        closing.cancelled().await;
     };
     Server::builder()
         .http2_keepalive_interval(Some(limits.ping))
@@ -64,7 +70,7 @@ pub async fn serve(app: App, listener: TcpListener, limits: Limits, soft: Cancel
         .add_service(health)
         .add_service(v1)
         .add_service(v1alpha)
-        .serve_with_incoming_shutdown(incoming, health_at_stop)
+        .serve_with_incoming_shutdown(incoming, end)
         .await
 }
 

@@ -36,20 +36,7 @@ pub fn table(dir: &Path, engine: Arc<dyn Engine>) -> (String, bool) {
         rows.push(wrong("-", fault));
     }
     // A model alone says nothing that its own line does not.
-    let models = registry.models();
-    for pipeline in registry.pipelines().into_iter().filter(|pipeline| {
-        pipeline.fault.is_none()
-            || !models.iter().any(|model| model.name.as_str() == pipeline.name.as_str())
-            || pipeline.spec.is_some()
-    }) {
-        let is_alone = pipeline.spec.as_ref().is_some_and(|spec| {
-            pipeline.fault.is_none()
-                && spec.stages.len() == 1
-                && spec.stages[0].model.as_str() == spec.name.as_str()
-        });
-        if is_alone {
-            continue;
-        }
+    for pipeline in registry.pipelines().into_iter().filter(|pipeline| !pipeline.is_model) {
         let name = format!("pipelines/{}", pipeline.name);
         match pipeline.fault {
             Some(fault) => {

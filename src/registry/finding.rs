@@ -88,7 +88,8 @@ impl fmt::Display for Findings {
 
 impl std::error::Error for Findings {}
 
-/// A word from outside, quoted and short.
+/// A word from outside, quoted, short and on one line.
 pub fn quoted(text: &str) -> String {
-    format!("`{}`", clip(text))
+    let line: String = clip(text).chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
+    format!("`{line}`")
 }

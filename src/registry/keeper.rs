@@ -248,6 +248,7 @@ impl Registry {
         // The same bytes may still be in memory: serving, or held by sessions since their directory vanished.
         let held = self.on_entry(dir, |entry| {
             entry.digest = Some(bytes.digest);
+            entry.kind = Some((bytes.manifest.kind, bytes.manifest.mode));
             entry.held().find(|held| held.digest == bytes.digest)
         });
         if let Some(held) = held {
@@ -359,11 +360,12 @@ impl Registry {
             .models
             .iter()
             .map(|(name, entry)| {
-                let shown = entry.versions.values().rev().find_map(|version| version.ready.as_ref());
+                let told = entry.versions.values().rev().find_map(|version| version.kind);
+                let (kind, mode) = told.unwrap_or((ModelKind::Plain, Mode::Step));
                 ModelRow {
                     name: name.clone(),
-                    kind: shown.map_or(ModelKind::Plain, |ready| ready.manifest.kind),
-                    mode: shown.map_or(Mode::Step, |ready| ready.manifest.mode),
+                    kind,
+                    mode,
                     fault: entry.fault.clone(),
                     versions: entry
                         .versions
@@ -437,12 +439,15 @@ impl Registry {
         let alone = shelf.models.keys().map(|model| {
             let name = PipelineName::from(model.as_str());
             match shelf.model_alone(model) {
-                Ok(spec) => PipelineRow { name, spec: Some(spec), fault: None },
-                Err(lookup) => PipelineRow { name, spec: None, fault: Some(lookup.to_string()) },
+                Ok(spec) => PipelineRow { name, is_model: true, spec: Some(spec), fault: None },
+                Err(lookup) => {
+                    PipelineRow { name, is_model: true, spec: None, fault: Some(lookup.to_string()) }
+                }
             }
         });
         let written = shelf.pipelines.iter().map(|(name, entry)| PipelineRow {
             name: name.clone(),
+            is_model: false,
             spec: entry.spec.clone(),
             fault: shelf.name_taken(name).or_else(|| {
                 let broken = || entry.spec.as_ref().and_then(|spec| shelf.broken(spec));

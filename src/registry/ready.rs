@@ -17,7 +17,6 @@ use crate::domain::ids::{Digest, ModelName, Version};
 use crate::engine::{Engine, EngineError, Instance, LoadOptions};
 use crate::error::clip;
 use crate::graph::Signature;
-use crate::signal::op::{Kernel, Op};
 
 /// What is known of a version that may serve.
 #[derive(Clone, Debug)]
@@ -76,12 +75,6 @@ impl Facts {
     /// The output of that name.
     pub fn output(&self, name: &str) -> Option<&BoundOutput> {
         self.outputs.iter().find(|output| output.name == name)
-    }
-
-    /// Group delay of the slowest chain of preprocessing, for bins of this width (ms); the bin itself is not counted.
-    pub fn delay_ms(&self, bin_ms: f64) -> f64 {
-        let chain = |input: &Input| input.preprocess.iter().map(|op| op_delay_ms(op, bin_ms)).sum::<f64>();
-        self.manifest.inputs.iter().map(chain).fold(0.0, f64::max)
     }
 }
 
@@ -245,7 +238,11 @@ fn lane_spec(version: &VersionBytes, surface: &Surface, run_limit: Duration) -> 
 /// Batch invariance. A model whose rows mix, or that fails in a batch, is served one by one, and its page says so.
 fn measure(surface: &mut Surface, spec: &mut LaneSpec, instance: &mut dyn Instance) -> Invariance {
     const SEEDS: [u64; 2] = [1, 2];
-    let said = match invariance::measure(instance, spec, &SEEDS) {
+    // A large model is measured on one set of rows, so that its load does not take minutes.
+    const SLOW: Duration = Duration::from_millis(2);
+    let is_slow = invariance::measure_run_time(instance, spec).is_ok_and(|run| run > SLOW);
+    let seeds = if is_slow { &SEEDS[..1] } else { &SEEDS[..] };
+    let said = match invariance::measure(instance, spec, seeds) {
         Ok(found) if found.max_error <= MIXING || spec.max_batch < 2 => return found,
         Ok(found) => format!("a row in a batch differed by {:e} from itself alone", found.max_error),
         Err(error) => clip(&error.to_string()),
@@ -287,33 +284,4 @@ fn not_streamed(version: &VersionBytes, surface: &Surface) -> Option<String> {
             info.name
         )
     })
-}
-
-/// Group delay of one op at bins of `dt` ms (methods.md, section 7, at 0 Hz).
-fn op_delay_ms(op: &Op, dt: f64) -> f64 {
-    let taps = |last: f64, weight: &dyn Fn(f64) -> f64| {
-        let last = if last.is_finite() { last.clamp(0.0, 1e6) as u32 } else { 0 };
-        let (mut sum, mut moment) = (0.0, 0.0);
-        for j in (0..=last).map(f64::from) {
-            sum += weight(j);
-            moment += j * weight(j);
-        }
-        if sum > 0.0 { dt * moment / sum } else { 0.0 }
-    };
-    match op {
-        Op::Smooth { kernel: Kernel::Exponential, tau_ms: Some(tau), .. } => {
-            let a = -(-dt / tau).exp_m1();
-            dt * (1.0 - a) / a
-        }
-        Op::Smooth { kernel: Kernel::HalfGaussian, sigma_ms: Some(sigma), truncate, .. } => {
-            let last = (truncate.unwrap_or(4.0) * sigma / dt).ceil();
-            taps(last, &|j| (-(j * dt).powi(2) / (2.0 * sigma * sigma)).exp())
-        }
-        Op::Smooth { kernel: Kernel::ExponentialFir, tau_ms: Some(tau), extent, .. } => {
-            // j·dt < extent·τ
-            let last = (extent.unwrap_or(1.0) * tau / dt).ceil() - 1.0;
-            taps(last, &|j| (-j * dt / tau).exp())
-        }
-        _ => 0.0,
-    }
 }

@@ -221,7 +221,9 @@ impl<'a> Rehearsal<'a> {
         }
         let mask = self.surface.streamed.iter().any(|input| input.mask_port == Some(port));
         let mut tensor = Tensor::zeros(*dtype, row_shape);
-        if !mask && silent {
+        // Silence is of what streams; a static that is 0 is no likely one.
+        let fixed = self.surface.statics.iter().any(|fixed| fixed.port == Some(port));
+        if silent && !mask && !fixed {
             return tensor;
         }
         let mut draw = Draw(port as u64);
@@ -268,6 +270,9 @@ impl<'a> Rehearsal<'a> {
     fn replay(&mut self, file: &str, recorded: &Recorded, rel: f64, abs: f64) -> Result<(), Finding> {
         let mut row: Vec<Tensor> =
             (0..self.surface.inputs.len()).map(|port| self.drawn(port, true)).collect();
+        for port in self.surface.statics.iter().filter_map(|fixed| fixed.port) {
+            row[port] = Tensor::zeros(row[port].dtype, &row[port].shape);
+        }
         for (state, first) in self.surface.states.iter().zip(&recorded.inits) {
             if let Some(first) = first {
                 row[state.input_port] = first.clone();
@@ -387,6 +392,23 @@ impl Recorded {
             if !recorded.inputs.iter().any(|(port, _)| *port == input.port) {
                 let key = format!("`in.{}`", surface.inputs[input.port].name);
                 findings.push(Finding::new(file, key, "every streamed input", "none"));
+            }
+        }
+        for fixed in &surface.statics {
+            let port = fixed.port.or_else(|| {
+                let starts = surface.states.iter().find(|s| s.init == Initial::Static(fixed.name.clone()));
+                starts.map(|state| state.input_port)
+            });
+            let Some(port) = port.filter(|_| fixed.required) else { continue };
+            let is_told = recorded.inputs.iter().any(|(told, _)| *told == port)
+                || surface
+                    .states
+                    .iter()
+                    .zip(&recorded.inits)
+                    .any(|(s, init)| s.input_port == port && init.is_some());
+            if !is_told {
+                let key = format!("`in.{}`", surface.inputs[port].name);
+                findings.push(Finding::new(file, key, format!("the static `{}`", fixed.name), "none"));
             }
         }
         if recorded.outputs.is_empty() {

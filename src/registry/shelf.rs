@@ -57,7 +57,7 @@ impl From<Lookup> for Fault {
 pub struct ModelRow {
     /// Its name.
     pub name: ModelName,
-    /// What it is for, by its highest version that is ready.
+    /// What it is for, by its highest version that could be read.
     pub kind: ModelKind,
     /// How it is run, by the same.
     pub mode: Mode,
@@ -87,6 +87,8 @@ pub struct VersionRow {
 pub struct PipelineRow {
     /// Its name.
     pub name: PipelineName,
+    /// Whether it is a model alone; else it stands in `pipelines/*.toml`.
+    pub is_model: bool,
     /// Its stages, if they could be read.
     pub spec: Option<PipelineSpec>,
     /// What is wrong; `None`: a session can be opened on it as far as the registry knows.
@@ -112,6 +114,8 @@ pub(super) struct VersionEntry {
     pub(super) state: VersionState,
     pub(super) fault: Option<String>,
     pub(super) digest: Option<Digest>,
+    /// By the manifest that was read last.
+    pub(super) kind: Option<(ModelKind, Mode)>,
     pub(super) ready: Option<Arc<ReadyVersion>>,
     /// Versions of this number that no longer serve, as long as sessions hold them.
     pub(super) retired: Vec<Weak<ReadyVersion>>,
@@ -119,7 +123,7 @@ pub(super) struct VersionEntry {
 
 impl VersionEntry {
     pub(super) fn new(state: VersionState) -> Self {
-        Self { state, fault: None, digest: None, ready: None, retired: Vec::new() }
+        Self { state, fault: None, digest: None, kind: None, ready: None, retired: Vec::new() }
     }
 
     /// Stops serving; sessions that hold it keep it.

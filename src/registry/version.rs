@@ -22,7 +22,9 @@ use crate::signal::op::{Numbers, Op};
 pub const MANIFEST: &str = "model.toml";
 /// The graph's name.
 pub const GRAPH: &str = "model.onnx";
-/// Longest file that a graph or a manifest may name (bytes): what a protobuf can address, and more for data.
+/// Longest graph (bytes): no protobuf may be longer.
+const GRAPH_LIMIT_BYTES: u64 = (1 << 31) - 1;
+/// Longest file of external data, of an initial value, of an example (bytes).
 const DATA_LIMIT_BYTES: u64 = 1 << 36;
 /// Longest text file (bytes).
 const TEXT_LIMIT_BYTES: u64 = 64 << 20;
@@ -177,7 +179,7 @@ impl Reader<'_> {
     /// `model.onnx`, else the one `.onnx` that stands there.
     fn graph(&mut self) -> Result<(String, Arc<[u8]>), Findings> {
         let mut name = GRAPH.to_owned();
-        let mut bytes = self.read(&self.path, &self.dir.shown(GRAPH), GRAPH, DATA_LIMIT_BYTES)?;
+        let mut bytes = self.read(&self.path, &self.dir.shown(GRAPH), GRAPH, GRAPH_LIMIT_BYTES)?;
         if bytes.is_none() {
             let names: Vec<String> = fs::read_dir(&self.path)
                 .into_iter()
@@ -190,7 +192,7 @@ impl Reader<'_> {
             match (graphs.next(), graphs.next()) {
                 (Some(one), None) => {
                     name = one.clone();
-                    bytes = self.read(&self.path, &self.dir.shown(one), one, DATA_LIMIT_BYTES)?;
+                    bytes = self.read(&self.path, &self.dir.shown(one), one, GRAPH_LIMIT_BYTES)?;
                 }
                 (Some(_), Some(_)) => return Err(wrong("several .onnx files of other names".into())),
                 (None, _) if names.iter().any(|name| name == "cfg.json") => {

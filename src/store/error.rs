@@ -41,14 +41,14 @@ pub enum StoreError {
         /// What was there.
         found: String,
     },
-    /// A journal row's bytes are not what was written.
-    #[error("journal row {ord} cannot be read")]
-    Unreadable {
-        /// Its place in the journal.
-        ord: i64,
+    /// A task of the recorder ended by itself.
+    #[error("{task} of the recorder failed")]
+    Task {
+        /// Which.
+        task: &'static str,
         /// Why.
         #[source]
-        source: super::codec::CodecError,
+        source: tokio::task::JoinError,
     },
 }
 
@@ -86,7 +86,7 @@ impl StoreError {
     pub fn fault(&self) -> Fault {
         let kind = match self {
             Self::Open { .. } | Self::Busy(_) | Self::Full(_) | Self::Disk(_) => Kind::Unavailable,
-            Self::Migrate(_) | Self::Database(_) | Self::Inconsistent { .. } | Self::Unreadable { .. } => {
+            Self::Migrate(_) | Self::Database(_) | Self::Inconsistent { .. } | Self::Task { .. } => {
                 Kind::Internal
             }
         };

@@ -137,6 +137,20 @@ impl SqliteFile {
         self.inner.readers.close().await;
     }
 
+    /// Lets go of an unfinished transaction, as the end of the process would.
+    #[cfg(test)]
+    pub(crate) async fn let_go(&self) {
+        let mut writer = self.inner.writer.lock().await;
+        let _ = sqlx::query("ROLLBACK").execute(&mut writer.conn).await;
+        writer.is_begun = false;
+    }
+
+    /// Keeps everyone else from writing until it is dropped, as a slow disk would.
+    #[cfg(test)]
+    pub(crate) async fn hold(&self) -> impl Sized + '_ {
+        self.inner.writer.lock().await
+    }
+
     /// Lets the file grow by at most `pages`, as a full disk would; `None`: without limit again.
     #[cfg(test)]
     pub(crate) async fn limit_growth(&self, pages: Option<i64>) {

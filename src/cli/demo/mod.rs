@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use tokio::task::JoinError;
 use tokio_util::sync::CancellationToken;
 
+pub mod command; // the command itself
 pub mod rig; // what is played, and what of it is scored
 pub mod screen; // where it is drawn
 pub mod view; // what is shown of a rig

@@ -41,6 +41,30 @@ pub struct ReplayOptions {
     pub score: Vec<Pair>,
 }
 
+/// `latentd replay`, its arguments as given.
+pub fn run_args(args: &crate::cli::args::ReplayArgs) -> std::process::ExitCode {
+    let speed = match args.speed {
+        crate::cli::args::Speed::Real => Speed::Real,
+        crate::cli::args::Speed::Max => Speed::Max,
+    };
+    let options = ReplayOptions {
+        recording: args.recording.clone(),
+        pipeline: args.pipeline.clone(),
+        url: args.url.clone(),
+        grpc: args.grpc.clone(),
+        speed,
+        record: args.record,
+        frame_ms: args.frame_ms,
+        score: args.score.clone(),
+    };
+    crate::cli::in_runtime(async {
+        match run(&options, &mut std::io::stdout()).await {
+            Ok(_) => std::process::ExitCode::SUCCESS,
+            Err(error) => crate::cli::fail(&error),
+        }
+    })
+}
+
 /// Plays the recording and writes the summary to `out`. Ctrl-C ends the play early and politely: what was sent is answered,
 /// the session is closed, the summary is written.
 pub async fn run(options: &ReplayOptions, out: &mut impl Write) -> Result<PlayReport, PlayError> {

@@ -59,7 +59,7 @@ pub fn unserved(file: &str, manifest: &Manifest) -> Findings {
             if let Some(word) = unserved_op(op) {
                 sheet.not_yet(
                     format!("input[{i}].preprocess[{j}]"),
-                    "bin, scale, sqrt, log1p, clip, smooth or zscore (running, fixed)",
+                    "bin, scale, sqrt, log1p, clip, smooth or zscore",
                     quoted(word),
                 );
             }
@@ -73,7 +73,6 @@ fn unserved_op(op: &Op) -> Option<&'static str> {
         Op::Bin { reduce: Some(Reduce::All) } => Some("bin with reduce = \"all\""),
         Op::Bin { .. } | Op::Scale { .. } | Op::Sqrt {} | Op::Log1p {} | Op::Clip { .. } => None,
         Op::Smooth { .. } => None,
-        Op::Zscore { mode: ZscoreMode::Calibration, .. } => Some("zscore with mode = \"calibration\""),
         Op::Zscore { .. } => None,
         Op::Reference { .. } => Some("reference"),
         Op::Butterworth { .. } => Some("butterworth"),
@@ -237,6 +236,14 @@ impl Sheet<'_> {
                     format!("input[{i}].as"),
                     "\"tokens\" where tensors or units_file stand",
                     "nothing",
+                );
+            }
+            let binned_at = input.preprocess.iter().position(|op| matches!(op, Op::Bin { .. }));
+            if let (InputType::SpikeEvents, Some(at @ 1..)) = (input.kind, binned_at) {
+                self.wrong(
+                    format!("input[{i}].preprocess[{at}]"),
+                    "`bin` before every other op, since events have no values of their own",
+                    format!("{at} ops before it"),
                 );
             }
             self.chain(i, &input.preprocess, input.channels);

@@ -274,6 +274,10 @@ fn each_refusal_names_file_key_expected_and_found() {
             ),
             "input[0].preprocess[0].mean: expected 3 numbers, one per channel, found 2",
         ),
+        (
+            "[[input]]\nname = \"a\"\ntensor = \"x\"\ntype = \"spike_events\"\npreprocess = [{ op = \"sqrt\" }, { op = \"bin\" }]",
+            "input[0].preprocess[1]: expected `bin` before every other op, since events have no values of their own, found 1 ops before it",
+        ),
         ("mode = \"window\"", "window: expected a table [window] with mode = \"window\", found nothing"),
         ("[window]\nsize_bins = 5", "window: expected mode = \"window\" where [window] stands, found `step`"),
         ("[serve]\nmax_batch = 0", "serve.max_batch: expected 1 to 65536, found 0"),

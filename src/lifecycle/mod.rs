@@ -2,7 +2,10 @@
 //! Enters: signals of the system. Leaves: two tokens, and the ready-file.
 //! Owns: the tracker of every task of the server. Must hold: the first signal asks, the second insists; the ready-file
 //! is written last and whole; a stop has a limit for each phase and an honest exit code.
-//! Must not know: what the tasks do.
+//! Must not know: what the tasks do (`server` starts them).
+
+mod observe; // what rooms below tell, into the metrics
+pub mod server; // the whole server, from its configuration to its end
 
 use std::io::{self, Write as _};
 use std::net::SocketAddr;

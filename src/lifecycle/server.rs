@@ -1,0 +1,291 @@
+//! The whole server: one constructor for production, the demo and tests.
+//!
+//! Up: listeners bound, store, recorder, lanes, registry, doors, first scan, ready-file. Down, in the opposite order: not
+//! ready, no new sessions, what came is answered, streams are told why, connections end, lanes end, journal flushed and
+//! moved, store closed.
+
+use std::io;
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::observe::{Lanes, Stores};
+use super::{ReadyFile, Stop, Stopped};
+use crate::app::library::Library;
+use crate::app::live::{Live, LiveLimits};
+use crate::app::models::Models;
+use crate::app::{App, Readiness};
+use crate::batch::{Pool, PoolConfig};
+use crate::config::Config;
+use crate::domain::time::Stamp;
+use crate::engine::Engine;
+use crate::metrics::Metrics;
+use crate::recorder::{Recorder, RecorderConfig};
+use crate::registry::{Options, Registry};
+use crate::store::{Store, StoreError};
+use crate::{grpc, http};
+
+/// Not ready: models have not been looked at yet.
+const SCANNING: &str = "the first scan of the model repository has not ended";
+/// Not ready: on the way down.
+const DRAINING: &str = "the server is draining";
+/// How often the journal's size and age are told.
+const OBSERVE: Duration = Duration::from_secs(1);
+/// Exit code of a process that gave up runs which never ended.
+const STUCK: u8 = 70;
+
+/// What a server is made of beside its configuration.
+pub struct Parts {
+    /// What runs the models.
+    pub engine: Arc<dyn Engine>,
+}
+
+/// Why a server did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// An address cannot be bound.
+    #[error("{what} address {address} cannot be bound")]
+    Bind {
+        /// HTTP or gRPC.
+        what: &'static str,
+        /// As configured.
+        address: SocketAddr,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// The journal cannot be opened.
+    #[error("the store in {0} cannot be opened")]
+    Store(std::path::PathBuf, #[source] StoreError),
+    /// No thread can be started.
+    #[error("worker threads cannot be started")]
+    Threads(#[source] io::Error),
+    /// The ready-file cannot be written.
+    #[error("the ready-file {0} cannot be written")]
+    ReadyFile(std::path::PathBuf, #[source] io::Error),
+}
+
+/// A server that runs.
+pub struct Running {
+    /// Where HTTP listens.
+    pub http: SocketAddr,
+    /// Where gRPC listens.
+    pub grpc: SocketAddr,
+    /// Asks it to stop.
+    pub stop: Stop,
+    done: JoinHandle<ExitCode>,
+}
+
+impl Running {
+    /// Waits for its end: by `stop`, or because it gave up.
+    pub async fn ended(self) -> ExitCode {
+        self.done.await.unwrap_or(ExitCode::FAILURE)
+    }
+}
+
+/// Starts a server; returns once it is ready.
+pub async fn start(config: Config, parts: Parts) -> Result<Running, StartError> {
+    let ready_file = match &config.ready_file {
+        None => None,
+        Some(path) => {
+            Some(ReadyFile::prepare(path).map_err(|error| StartError::ReadyFile(path.clone(), error))?)
+        }
+    };
+    let (http_listener, http) = bind("HTTP", config.http).await?;
+    let (grpc_listener, grpc) = bind("gRPC", config.grpc).await?;
+    let metrics = Arc::new(Metrics::new());
+    let store = Store::embedded(&config.data, config.wal_limit_bytes, Arc::new(Stores(Arc::clone(&metrics))))
+        .await
+        .map_err(|error| StartError::Store(config.data.clone(), error))?;
+    let paces = RecorderConfig { commit: config.commit, chunk: config.chunk, ..Default::default() };
+    let recorder = Recorder::start(store.clone(), paces, Arc::new(|| Stamp::now().unix_ns)).await;
+
+    let (stuck, gave_up) = mpsc::channel(1);
+    let pool = PoolConfig {
+        inline_us: u64::try_from(config.inline.as_micros()).unwrap_or(u64::MAX),
+        max_abandoned: config.max_abandoned,
+        load_limit: config.load_limit,
+        // Full: it was told already.
+        fatal: Arc::new(move |sentence| drop(stuck.try_send(sentence.to_owned()))),
+        ..Default::default()
+    };
+    let pool = Pool::start(config.workers.get(), pool, Arc::new(Lanes(Arc::clone(&metrics))));
+    let pool = Arc::new(pool.map_err(StartError::Threads)?);
+    let options = Options {
+        settle: config.settle,
+        run_limit: config.run_limit,
+        ..Options::new(&config.models)
+    };
+    let registry = Arc::new(Registry::new(options, Arc::clone(&parts.engine), Arc::clone(&pool)));
+    let models = Arc::new(Models::new(
+        Arc::clone(&registry),
+        Arc::clone(&pool),
+        parts.engine,
+        Arc::clone(&metrics),
+    ));
+    let limits = LiveLimits {
+        max_sessions: config.max_sessions,
+        window: config.window.get() as usize,
+        invalid_limit: config.invalid_limit.get(),
+        dead_after: config.dead_after,
+        endpoint: config.endpoint.clone().unwrap_or_else(|| format!("http://{http}")),
+    };
+    let app = App {
+        live: Arc::new(Live::new(Arc::clone(&models), recorder.clone(), limits)),
+        models: Arc::clone(&models),
+        library: Arc::new(Library::new(store.clone())),
+        metrics: Arc::clone(&metrics),
+        body_limit: config.body_limit_bytes,
+        readiness: Arc::new(Readiness::because(SCANNING)),
+    };
+
+    let stop = Stop::new();
+    let closing = CancellationToken::new();
+    let door = http::accept::Door {
+        limits: http::accept::Limits {
+            first_byte: config.first_byte,
+            header: config.header,
+            body_stall: config.body_stall,
+            header_bytes: config.header_limit_bytes,
+            connections: config.max_connections.get(),
+        },
+        metrics,
+        soft: closing.clone(),
+        hard: stop.hard.clone(),
+        tasks: stop.tasks.clone(),
+    };
+    stop.tasks.spawn(http::accept::serve(http_listener, http::router(app.clone()), door));
+    let limits = grpc::Limits {
+        message_bytes: config.message_limit_bytes,
+        ping: config.ping,
+        dead_after: config.dead_after,
+    };
+    let served = grpc::serve(app.clone(), grpc_listener, limits, stop.soft.clone(), closing.clone());
+    let hard = stop.hard.clone();
+    stop.tasks.spawn(async move {
+        tokio::select! {
+            ended = served => if let Err(error) = ended {
+                tracing::error!(error = &error as &dyn std::error::Error, "gRPC ended");
+            },
+            () = hard.cancelled() => {}
+        }
+    });
+
+    let scanned = Arc::clone(&registry);
+    if tokio::task::spawn_blocking(move || scanned.first_scan()).await.is_err() {
+        tracing::error!("the first scan of the model repository panicked");
+    }
+    models.tell_states();
+    app.readiness.clear(SCANNING);
+    for sentence in models.degraded() {
+        tracing::warn!("{sentence}");
+    }
+    keep_house(&stop, &app, registry, store.clone(), config.scan);
+
+    if let (Some(file), Some(path)) = (ready_file, &config.ready_file) {
+        file.write(http, grpc).map_err(|error| StartError::ReadyFile(path.clone(), error))?;
+    }
+    tracing::info!(%http, %grpc, "ready");
+    let end = End { stop: stop.clone(), closing, app, pool, recorder, store, drain: config.drain };
+    Ok(Running { http, grpc, stop, done: tokio::spawn(end.when_asked(gave_up)) })
+}
+
+async fn bind(what: &'static str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
+    let failed = |source| StartError::Bind { what, address, source };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let bound = listener.local_addr().map_err(failed)?;
+    Ok((listener, bound))
+}
+
+/// What goes on beside the requests, until the server is asked to stop.
+fn keep_house(stop: &Stop, app: &App, registry: Arc<Registry>, store: Store, scan: Duration) {
+    let until = |soft: CancellationToken, work: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>| async move {
+        tokio::select! {
+            () = soft.cancelled() => {}
+            () = work => {}
+        }
+    };
+    let live = Arc::clone(&app.live);
+    stop.tasks.spawn(until(stop.soft.clone(), Box::pin(async move { live.sweep().await })));
+    let models = Arc::clone(&app.models);
+    stop.tasks.spawn(until(stop.soft.clone(), Box::pin(async move {
+        loop {
+            tokio::time::sleep(scan).await;
+            let scanned = Arc::clone(&registry);
+            if tokio::task::spawn_blocking(move || scanned.rescan()).await.is_err() {
+                tracing::error!("a scan of the model repository panicked");
+            }
+            models.tell_states();
+        }
+    })));
+    stop.tasks.spawn(until(stop.soft.clone(), Box::pin(async move {
+        loop {
+            if let Err(error) = store.observe(Stamp::now().unix_ns).await {
+                tracing::warn!(error = &error as &dyn std::error::Error, "the journal could not be looked at");
+            }
+            tokio::time::sleep(OBSERVE).await;
+        }
+    })));
+}
+
+/// Everything that the way down needs.
+struct End {
+    stop: Stop,
+    closing: CancellationToken,
+    app: App,
+    pool: Arc<Pool>,
+    recorder: Recorder,
+    store: Store,
+    drain: Duration,
+}
+
+impl End {
+    /// Waits until it is asked, or until the pool gives up, then goes down.
+    async fn when_asked(self, mut gave_up: mpsc::Receiver<String>) -> ExitCode {
+        let stuck = tokio::select! {
+            () = self.stop.soft.cancelled() => None,
+            Some(sentence) = gave_up.recv() => Some(sentence),
+        };
+        if let Some(sentence) = &stuck {
+            tracing::error!("{sentence}");
+        }
+        let code = self.go_down().await;
+        if stuck.is_some() { ExitCode::from(STUCK) } else { code }
+    }
+
+    async fn go_down(self) -> ExitCode {
+        let begun = Instant::now();
+        self.app.readiness.add(DRAINING);
+        self.stop.soft.cancel();
+        // Streams and callers are told why; a second signal ends the waiting.
+        tokio::select! {
+            drained = tokio::time::timeout(self.drain, self.app.live.drain()) => if drained.is_err() {
+                tracing::error!("not all sessions could be drained in time");
+            },
+            () = self.stop.hard.cancelled() => {}
+        }
+        self.closing.cancel();
+        let left = self.drain.saturating_sub(begun.elapsed()).max(Duration::from_millis(500));
+        let mut stopped = self.stop.drain(left).await;
+        let pool = Arc::clone(&self.pool);
+        let deadline = Instant::now() + Duration::from_secs(2);
+        if !tokio::task::spawn_blocking(move || pool.stop(deadline)).await.unwrap_or(false) {
+            tracing::error!("a worker thread did not end");
+            stopped = Stopped::Forced;
+        }
+        if let Err(errors) = self.recorder.stop().await {
+            for error in errors {
+                tracing::error!(error = &error as &dyn std::error::Error, "not everything could be moved to the library; the next start does it");
+            }
+            stopped = Stopped::Forced;
+        }
+        self.store.close().await;
+        tracing::info!(took_ms = begun.elapsed().as_millis() as u64, ?stopped, "stopped");
+        stopped.exit_code()
+    }
+}
