@@ -12,6 +12,7 @@ use tokio_util::task::TaskTracker;
 use super::models::Models;
 use crate::domain::caller::Caller;
 use crate::domain::ids::{RunId, SessionId};
+use crate::domain::output::OutputSpec;
 use crate::domain::settings::{Ack, Open, ResetScope};
 use crate::domain::signal::{SignalRole, SignalType};
 use crate::domain::tensor::Tensor;
@@ -82,12 +83,14 @@ impl Live {
         let open = resolve(&ask, &defaults)?;
         let width_ns = width(&plan, &open)?;
         let (aligner, warnings) = aligner(&plan, &open, width_ns)?;
+        let outputs = plan.outputs_after(|input| aligner.delay_ms(input));
         let statics = statics(&plan, &open)?;
         let wanted = plan.outputs_named(&open.outputs)?;
         let recorded = match &open.record {
             Some(record) => plan.outputs_named(&record.outputs)?,
             None => vec![false; plan.outputs.len()],
         };
+        let width_ns = aligner.width_ns();
         let width = Duration::from_nanos(width_ns.get());
         self.table.has_room()?;
         let places = self.models.admit(&plan, width)?;
@@ -106,7 +109,7 @@ impl Live {
             writers: if open.dry_run { HashMap::new() } else { writers },
             endpoint: self.limits.endpoint.clone(),
             window: self.limits.window as u32,
-            outputs: plan.outputs.iter().map(output_message).collect(),
+            outputs: outputs.iter().map(output_message).collect(),
             pinned: plan.stages.iter().map(pinned_message).collect(),
             resolved: Some(resolved(&ask, &open, names, pins)),
             warnings,
@@ -116,7 +119,7 @@ impl Live {
         }
         let recorder = match run {
             Some(run) => {
-                let head = self.run_head(run, session, &plan, &open, &opened, &recorded)?;
+                let head = self.run_head(run, session, &plan, &open, &opened, &outputs, &recorded, width_ns);
                 let recorder = self.recorder.open(head);
                 // The run is there for queries and survives a crash before the session is told of.
                 let begun = recorder.begun();
@@ -134,7 +137,7 @@ impl Live {
             run,
             opened: opened.clone(),
             signals: open.signals,
-            outputs: plan.outputs.clone(),
+            outputs,
             wanted,
             recorded,
             keeps_data,
@@ -178,8 +181,10 @@ impl Live {
         plan: &Plan,
         open: &Open,
         opened: &v1::OpenReply,
+        outputs: &[OutputSpec],
         recorded: &[bool],
-    ) -> Result<RunHead, Fault> {
+        width_ns: NonZeroU64,
+    ) -> RunHead {
         let pinned = plan.stages.iter().map(|stage| Pinned {
             stage: stage.name.clone(),
             model: stage.version.model.clone(),
@@ -187,25 +192,25 @@ impl Live {
             digest: stage.version.digest,
         });
         let resolved = opened.resolved.as_ref().map(crate::wire::json::write).unwrap_or_default();
-        Ok(RunHead {
+        RunHead {
             run,
             session,
             rig: open.rig.clone(),
             pipeline: open.pipeline.clone(),
             pinned: pinned.collect(),
             resolved: String::from_utf8(resolved).unwrap_or_default(),
-            outputs: plan.outputs.clone(),
-            recorded: plan.outputs.iter().map(|spec| spec.number).filter(|&at| recorded[at as usize]).collect(),
+            outputs: outputs.to_vec(),
+            recorded: outputs.iter().map(|spec| spec.number).filter(|&at| recorded[at as usize]).collect(),
             signals: open.signals.iter().map(|spec| spec.name.clone()).collect(),
             t0_ns: open.t0_ns,
-            width_ns: width(plan, open)?.get(),
+            width_ns: width_ns.get(),
             first_bin: 0,
             started_ns: Stamp::now().unix_ns,
             engine: self.models.fingerprint().to_owned(),
             tags: open.tags.clone(),
             notes: open.notes.clone(),
             owner: Default::default(),
-        })
+        }
     }
 
     /// One frame by HTTP: consumed, stepped, answered. Errors: by the table of `docs/API.md`.

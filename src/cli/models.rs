@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use super::Models;
 use crate::config::{keys, process_env};
-use crate::domain::ids::{ModelName, Version};
+use crate::domain::ids::Version;
 use crate::registry;
 
 /// Carries the command out.
@@ -30,9 +30,17 @@ fn check(dir: &std::path::Path, strict: bool) -> ExitCode {
 }
 
 /// Writes the graph's bytes, as they are run, to stdout.
-fn graph(dir: &std::path::Path, model: &str, version: Option<u32>) -> ExitCode {
-    match registry::version::graph_bytes(dir, &ModelName::from(model), version.map(Version)) {
-        Ok(bytes) => match std::io::stdout().write_all(&bytes) {
+fn graph(dir: &std::path::Path, model: &str, number: Option<u32>) -> ExitCode {
+    let listing = match registry::scan::look(dir) {
+        Ok(listing) => listing,
+        Err(finding) => return super::fail(&registry::Findings(vec![finding])),
+    };
+    let version = match listing.version_dir(model, number.map(Version)) {
+        Ok(version) => version,
+        Err(lookup) => return super::fail(&lookup),
+    };
+    match registry::version::read(&version) {
+        Ok(version) => match std::io::stdout().write_all(&version.bytes.onnx) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => super::fail(&error),
         },

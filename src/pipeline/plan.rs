@@ -251,15 +251,7 @@ impl Plan {
 
     /// Numbers the outputs of all stages; a name that two stages give is `stage.output`.
     fn name_outputs(&mut self) {
-        let bin_ms = self.inputs.iter().find_map(|input| input.width_ns).map_or(0.0, |width| width.get() as f64 / 1e6);
-        let mut delays: Vec<f64> = Vec::with_capacity(self.stages.len());
         for (at, stage) in self.stages.iter().enumerate() {
-            let before = stage.feeds.iter().filter_map(|feed| match feed {
-                Feed::Stage { stage, .. } => Some(delays[*stage]),
-                _ => None,
-            });
-            let delay_ms = before.fold(0.0, f64::max) + stage.version.delay_ms(bin_ms);
-            delays.push(delay_ms);
             for output in &stage.version.outputs {
                 let port = &stage.version.output_ports()[output.port];
                 self.outputs.push(OutputSpec {
@@ -273,7 +265,7 @@ impl Plan {
                     unit: output.unit.clone(),
                     dtype: port.dtype,
                     sparse: output.sparse,
-                    delay_ms,
+                    delay_ms: 0.0,
                 });
                 self.sources.push(Source { stage: at, port: output.port });
             }
@@ -284,6 +276,21 @@ impl Plan {
                 output.name = format!("{}.{}", output.stage, output.output);
             }
         }
+    }
+
+    /// Its outputs with their delays: of the slowest chain of preprocessing that leads to each (ms), by input.
+    pub fn outputs_after(&self, input_delay_ms: impl Fn(usize) -> f64) -> Vec<OutputSpec> {
+        let mut delays: Vec<f64> = Vec::with_capacity(self.stages.len());
+        for stage in &self.stages {
+            let before = stage.feeds.iter().map(|feed| match feed {
+                Feed::Input(number) | Feed::Mask(number) => input_delay_ms(*number),
+                Feed::Stage { stage, .. } => delays[*stage],
+                Feed::State | Feed::Static(_) | Feed::Nothing => 0.0,
+            });
+            delays.push(before.fold(0.0, f64::max));
+        }
+        let delayed = self.outputs.iter().zip(&self.sources);
+        delayed.map(|(spec, source)| OutputSpec { delay_ms: delays[source.stage], ..spec.clone() }).collect()
     }
 
     fn one_width(&self) -> Result<(), Fault> {

@@ -14,7 +14,7 @@ use super::pipelines::{self, PipelineSpec};
 use super::ready::{self, ReadyVersion};
 use super::scan::{self, Listing, Look, PIPELINES};
 use super::shelf::{
-    Lookup, ModelRow, PipelineEntry, PipelineRow, Shelf, VersionEntry, VersionRow, VersionState, no_version,
+    Lookup, ModelRow, PipelineEntry, PipelineRow, Shelf, VersionEntry, VersionRow, VersionState,
 };
 use super::version::{self, VersionDir};
 use crate::batch::Pool;
@@ -398,19 +398,9 @@ impl Registry {
     pub fn load(&self, model: &str, version: Option<Version>) -> Result<Arc<ReadyVersion>, Lookup> {
         let mut memory = self.memory.lock();
         let listing = scan::look(&self.options.root).map_err(|finding| Lookup::Fault(finding.to_string()))?;
-        let names = || there_is(model, listing.models.keys().map(ModelName::as_str));
-        let Some((name, folder)) = listing.models.get_key_value(model) else {
-            return Err(Lookup::NotFound(format!("no model `{}`; {}", clip(model), names())));
-        };
-        let number = version.or_else(|| folder.versions.keys().next_back().copied());
-        let Some((number, look)) = number.and_then(|number| folder.versions.get_key_value(&number)) else {
-            if let (None, Some(fault)) = (version, &folder.fault) {
-                return Err(Lookup::Fault(fault.to_string()));
-            }
-            return Err(no_version(model, version, folder.versions.keys()));
-        };
-        let dir = VersionDir { model: name.clone(), version: *number, model_dir: folder.dir.clone() };
-        let key = (name.clone(), *number);
+        let dir = listing.version_dir(model, version)?;
+        let look = &listing.models[&dir.model].versions[&dir.version];
+        let key = (dir.model.clone(), dir.version);
         let seen = memory.versions.entry(key).or_insert_with(|| Seen::new(look.clone(), Instant::now()));
         seen.see(look, Instant::now());
         seen.is_unwanted = false;

@@ -9,7 +9,10 @@ use std::path::{Path, PathBuf};
 
 use super::file;
 use super::finding::{Finding, quoted};
+use super::shelf::{self, Lookup};
+use super::version::VersionDir;
 use crate::domain::ids::{ModelName, PipelineName, Version};
+use crate::error::{clip, there_is};
 
 /// The folder of pipelines; no model has this name.
 pub const PIPELINES: &str = "pipelines";
@@ -40,6 +43,24 @@ pub struct ModelFolder {
     pub fault: Option<Finding>,
     /// Whether it could be read; if not, nothing is known of its versions.
     pub is_readable: bool,
+}
+
+impl Listing {
+    /// Where a version stands; without a number the highest there is.
+    pub fn version_dir(&self, model: &str, version: Option<Version>) -> Result<VersionDir, Lookup> {
+        let Some((name, folder)) = self.models.get_key_value(model) else {
+            let names = there_is(model, self.models.keys().map(ModelName::as_str));
+            return Err(Lookup::NotFound(format!("no model `{}`; {names}", clip(model))));
+        };
+        let number = version.or_else(|| folder.versions.keys().next_back().copied());
+        match number.filter(|number| folder.versions.contains_key(number)) {
+            Some(version) => Ok(VersionDir { model: name.clone(), version, model_dir: folder.dir.clone() }),
+            None => match (version, &folder.fault) {
+                (None, Some(fault)) => Err(Lookup::Fault(fault.to_string())),
+                _ => Err(shelf::no_version(model, version, folder.versions.keys())),
+            },
+        }
+    }
 }
 
 /// Looks at the repository. The error: its root cannot be read, and nothing is known.
