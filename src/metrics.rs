@@ -4,7 +4,6 @@
 //! bounded (no session, no run); a family without a model's or pipeline's label is there from the start, at 0.
 //! Must not know: any room; on the step path only handles bound at load are used, so that no label is looked up per bin.
 
-
 use prometheus::core::Collector;
 use prometheus::{
     Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,

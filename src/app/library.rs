@@ -62,7 +62,8 @@ impl Library {
         let state = match ask.state.as_deref() {
             None => None,
             Some(word) => Some(
-                RunState::parse(word).ok_or_else(|| Fault::unknown_word("state", word, &RunState::words()))?,
+                RunState::parse(word)
+                    .ok_or_else(|| Fault::unknown_word("state", word, &RunState::words()))?,
             ),
         };
         let limit = ask.limit.unwrap_or(PAGE);
@@ -71,10 +72,9 @@ impl Library {
         }
         let after = match ask.cursor.as_deref() {
             None => None,
-            Some(text) => Some(
-                text.parse::<RunId>()
-                    .map_err(|_| Fault::mismatch("cursor", "`next` of the page before", format!("`{}`", clip(text))))?,
-            ),
+            Some(text) => Some(text.parse::<RunId>().map_err(|_| {
+                Fault::mismatch("cursor", "`next` of the page before", format!("`{}`", clip(text)))
+            })?),
         };
         let filter =
             RunFilter { rig: ask.rig, pipeline: ask.pipeline, tag: ask.tag, state, ..Default::default() };
@@ -89,7 +89,13 @@ impl Library {
     }
 
     /// Values of an output. Errors: `not_found` (run, output), `invalid` (dims, range), `too_large`.
-    pub async fn outputs(&self, _: &Caller, run: &str, output: &str, wanted: &Wanted) -> Result<Outputs, Fault> {
+    pub async fn outputs(
+        &self,
+        _: &Caller,
+        run: &str,
+        output: &str,
+        wanted: &Wanted,
+    ) -> Result<Outputs, Fault> {
         let record = self.record(run).await?;
         let Some(spec) = record.output(output) else {
             let there_are = record.head.outputs.iter().map(|spec| spec.name.as_str());
@@ -108,7 +114,9 @@ impl Library {
         let Some(stretches) = stretches else { return Err(no_run(run)) };
         let (stretches, rest) = stretches.gather(OUTPUTS_LIMIT_BYTES).await.map_err(away)?;
         if let Some(rest) = rest {
-            let detail = format!("the values from bin {rest} on would pass {OUTPUTS_LIMIT_BYTES} bytes; ask for a range by from and to");
+            let detail = format!(
+                "the values from bin {rest} on would pass {OUTPUTS_LIMIT_BYTES} bytes; ask for a range by from and to"
+            );
             return Err(Fault::new(Kind::TooLarge, detail));
         }
         values(&record, spec, stretches, wanted.dims.as_deref())
@@ -119,7 +127,8 @@ impl Library {
         let kind = match kind {
             None => None,
             Some(word) => Some(
-                EventKind::parse(word).ok_or_else(|| Fault::unknown_word("kind", word, &EventKind::words()))?,
+                EventKind::parse(word)
+                    .ok_or_else(|| Fault::unknown_word("kind", word, &EventKind::words()))?,
             ),
         };
         let id = run.parse::<RunId>().map_err(|_| no_run(run))?;

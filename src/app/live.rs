@@ -125,7 +125,10 @@ impl Live {
                 let begun = recorder.begun();
                 recorder.durable(begun).await.map_err(|_| {
                     let why = self.recorder.writing_fault().unwrap_or_default();
-                    Fault::new(Kind::Unavailable, format!("the journal cannot be written, so that nothing can be recorded: {why}"))
+                    Fault::new(
+                        Kind::Unavailable,
+                        format!("the journal cannot be written, so that nothing can be recorded: {why}"),
+                    )
                 })?;
                 Some(recorder)
             }
@@ -214,14 +217,23 @@ impl Live {
     }
 
     /// One frame by HTTP: consumed, stepped, answered. Errors: by the table of `docs/API.md`.
-    pub async fn frame(&self, _: &Caller, session: &str, frame: v1::Frame, received: Stamp) -> Result<v1::Output, Fault> {
+    pub async fn frame(
+        &self,
+        _: &Caller,
+        session: &str,
+        frame: v1::Frame,
+        received: Stamp,
+    ) -> Result<v1::Output, Fault> {
         let session = self.table.get(session)?;
         let (name, seq) = (frame.signal.clone(), frame.seq);
         session.check_writer(&frame.signal, &frame.writer).map_err(|fault| fault.about(&name, seq))?;
         let (give, answer) = oneshot::channel();
         session.feed([(frame, Sink::Once(give))], received);
         answer.await.map_err(|_| {
-            Fault::new(Kind::Unavailable, format!("session {} ended before this frame was answered", session.id))
+            Fault::new(
+                Kind::Unavailable,
+                format!("session {} ended before this frame was answered", session.id),
+            )
         })?
     }
 
@@ -235,7 +247,8 @@ impl Live {
         let session = self.table.get(session)?;
         let scope = match ask.scope.as_str() {
             "" => ResetScope::Model,
-            word => ResetScope::parse(word).ok_or_else(|| Fault::unknown_word("scope", word, &ResetScope::words()))?,
+            word => ResetScope::parse(word)
+                .ok_or_else(|| Fault::unknown_word("scope", word, &ResetScope::words()))?,
         };
         let at_bin = session.reset(scope, ask.at_bin, Stamp::now())?;
         Ok(v1::ResetReply { at_bin })
@@ -245,7 +258,10 @@ impl Live {
     pub async fn close(&self, who: &Caller, session: &str) -> Result<v1::CloseReply, Fault> {
         let session = self.table.get(session)?;
         let session = self.table.remove(session.id).ok_or_else(|| {
-            Fault::new(Kind::NotFound, format!("session {} is being closed already; its run stays", session.id))
+            Fault::new(
+                Kind::NotFound,
+                format!("session {} is being closed already; its run stays", session.id),
+            )
         })?;
         let summary = session.close("closed by its rig", true).await;
         tracing::info!(session.id = %session.id, request.id = %who.request_id, bins = summary.bins, "session closed");
@@ -260,7 +276,8 @@ impl Live {
     /// All open sessions, oldest first.
     pub fn list(&self, _: &Caller) -> v1::SessionsReply {
         let now = Instant::now();
-        let sessions = self.table.all().iter().map(|session| session.info(now, self.limits.dead_after)).collect();
+        let sessions =
+            self.table.all().iter().map(|session| session.info(now, self.limits.dead_after)).collect();
         v1::SessionsReply { sessions, next: None }
     }
 
@@ -295,7 +312,10 @@ impl Live {
         self.draining.store(true, std::sync::atomic::Ordering::Release);
         self.tasks.close();
         let sessions = self.table.all();
-        futures::future::join_all(sessions.iter().map(|session| session.close("the server is draining", false))).await;
+        futures::future::join_all(
+            sessions.iter().map(|session| session.close("the server is draining", false)),
+        )
+        .await;
         sessions.iter().for_each(|session| drop(self.table.remove(session.id)));
         self.tasks.wait().await;
     }
@@ -350,7 +370,8 @@ fn aligner(plan: &Plan, open: &Open, width_ns: NonZeroU64) -> Result<(Aligner, V
 
 /// Static inputs in the plan's order; one that is not required and not given is 0.
 fn statics(plan: &Plan, open: &Open) -> Result<Vec<Tensor>, Fault> {
-    if let Some(name) = open.statics.keys().find(|name| plan.statics.iter().all(|known| known.name != **name)) {
+    if let Some(name) = open.statics.keys().find(|name| plan.statics.iter().all(|known| known.name != **name))
+    {
         let there_are = plan.statics.iter().map(|known| known.name.as_str());
         return Err(Fault::mismatch("static", "static inputs of the pipeline", there_is(name, there_are)));
     }
@@ -373,7 +394,10 @@ fn statics(plan: &Plan, open: &Open) -> Result<Vec<Tensor>, Fault> {
 /// Writer tokens by signal: one for all, but for signals with a writer of their own.
 fn tokens(open: &Open) -> Result<Vec<String>, Fault> {
     let shared = random_token()?;
-    open.signals.iter().map(|spec| if spec.own_writer { random_token() } else { Ok(shared.clone()) }).collect()
+    open.signals
+        .iter()
+        .map(|spec| if spec.own_writer { random_token() } else { Ok(shared.clone()) })
+        .collect()
 }
 
 fn random_token() -> Result<String, Fault> {

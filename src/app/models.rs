@@ -27,7 +27,12 @@ pub struct Models {
 
 impl Models {
     /// The models of a registry, run by a pool.
-    pub fn new(registry: Arc<Registry>, pool: Arc<Pool>, engine: Arc<dyn Engine>, metrics: Arc<Metrics>) -> Self {
+    pub fn new(
+        registry: Arc<Registry>,
+        pool: Arc<Pool>,
+        engine: Arc<dyn Engine>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         Self { registry, pool, engine, metrics }
     }
 
@@ -69,9 +74,15 @@ impl Models {
     }
 
     /// Takes a version out, or all of a model; sessions that hold it keep it. Errors: `not_found`.
-    pub async fn unload(&self, who: &Caller, name: &str, number: Option<u32>) -> Result<v1::ModelInfo, Fault> {
+    pub async fn unload(
+        &self,
+        who: &Caller,
+        name: &str,
+        number: Option<u32>,
+    ) -> Result<v1::ModelInfo, Fault> {
         let (registry, model) = (Arc::clone(&self.registry), name.to_owned());
-        let unloaded = tokio::task::spawn_blocking(move || registry.unload(&model, number.map(Version))).await;
+        let unloaded =
+            tokio::task::spawn_blocking(move || registry.unload(&model, number.map(Version))).await;
         unloaded.map_err(|_| Fault::new(Kind::Internal, "unloading panicked"))??;
         self.tell_states();
         self.get(who, name)

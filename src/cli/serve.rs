@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use super::args::ServeArgs;
 use crate::config::{Config, process_env};
-use crate::engine::library::{self, LibraryError};
 use crate::engine::OrtEngine;
+use crate::engine::library::{self, LibraryError};
 use crate::lifecycle::Signals;
 use crate::lifecycle::server::{Parts, Running, StartError, start};
 use crate::telemetry;

@@ -80,14 +80,8 @@ impl Live for LiveService {
         };
         let attachment = self.app.live.attach(&who, &attach).map_err(&refuse)?;
         let hello = down(v1::down::Message::Attached(attachment.attached()));
-        let talk = Talk {
-            app: self.app.clone(),
-            who,
-            ups,
-            attachment,
-            reading: true,
-            soft: self.soft.clone(),
-        };
+        let talk =
+            Talk { app: self.app.clone(), who, ups, attachment, reading: true, soft: self.soft.clone() };
         let rest = stream::unfold(Some(talk), Talk::next);
         Ok(Response::new(Box::pin(stream::StreamExt::chain(stream::once(async { Ok(hello) }), rest))))
     }
@@ -180,7 +174,10 @@ impl Talk {
                         self.attachment.refuse(Fault::new(Kind::Unsupported, "probe: clock exchange is not served by this version; use clock_by = \"declared\" or \"arrival\""));
                     }
                     None => {
-                        self.attachment.refuse(Fault::new(Kind::Malformed, "the message is no Up with attach, frame or probe"));
+                        self.attachment.refuse(Fault::new(
+                            Kind::Malformed,
+                            "the message is no Up with attach, frame or probe",
+                        ));
                     }
                 },
                 Err(status) => {
@@ -213,6 +210,7 @@ fn down(message: v1::down::Message) -> v1::Down {
 
 /// What broke a stream, in our words.
 fn transport_fault(status: &Status) -> Fault {
-    fault::from_transport(status)
-        .unwrap_or_else(|| Fault::new(Kind::Unavailable, format!("the stream broke off: {}", status.message())))
+    fault::from_transport(status).unwrap_or_else(|| {
+        Fault::new(Kind::Unavailable, format!("the stream broke off: {}", status.message()))
+    })
 }

@@ -27,13 +27,23 @@ pub struct RunsQuery {
     cursor: Option<String>,
 }
 
-pub async fn runs(State(app): State<App>, who: Caller, form: Form, query: Query<RunsQuery>) -> Result<Response, Problem> {
+pub async fn runs(
+    State(app): State<App>,
+    who: Caller,
+    form: Form,
+    query: Query<RunsQuery>,
+) -> Result<Response, Problem> {
     let RunsQuery { rig, pipeline, state, tag, limit, cursor } = query.0;
     let ask = RunsAsk { rig, pipeline, state, tag, limit, cursor };
     Ok(answer(StatusCode::OK, form, &app.library.runs(&who, ask).await?))
 }
 
-pub async fn run(State(app): State<App>, Path(run): Path<String>, who: Caller, form: Form) -> Result<Response, Problem> {
+pub async fn run(
+    State(app): State<App>,
+    Path(run): Path<String>,
+    who: Caller,
+    form: Form,
+) -> Result<Response, Problem> {
     Ok(answer(StatusCode::OK, form, &app.library.run(&who, &run).await?))
 }
 
@@ -57,7 +67,11 @@ pub async fn outputs(
 ) -> Result<Response, Problem> {
     let query = query.0;
     if query.max_points.is_some() {
-        return Err(Fault::new(Kind::Unsupported, "max_points: this version does not thin results; ask for a range by from and to").into());
+        return Err(Fault::new(
+            Kind::Unsupported,
+            "max_points: this version does not thin results; ask for a range by from and to",
+        )
+        .into());
     }
     let dims = query.dims.as_deref().map(dims).transpose()?;
     let ask = Wanted { from: query.from, to: query.to, dims };
@@ -69,9 +83,11 @@ pub async fn outputs(
             response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(ARROW));
             Ok(response)
         }
-        Some(later @ ("parquet" | "csv" | "npy")) => {
-            Err(Fault::new(Kind::Unsupported, format!("format `{later}`: this version writes json and arrow")).into())
-        }
+        Some(later @ ("parquet" | "csv" | "npy")) => Err(Fault::new(
+            Kind::Unsupported,
+            format!("format `{later}`: this version writes json and arrow"),
+        )
+        .into()),
         Some(other) => Err(Fault::unknown_word("format", other, "json, arrow").into()),
     }
 }

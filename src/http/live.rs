@@ -10,7 +10,11 @@ use crate::domain::caller::Caller;
 use crate::domain::time::Stamp;
 use crate::wire::v1;
 
-pub async fn open(State(app): State<App>, who: Caller, ask: Ask<v1::OpenRequest>) -> Result<Response, Problem> {
+pub async fn open(
+    State(app): State<App>,
+    who: Caller,
+    ask: Ask<v1::OpenRequest>,
+) -> Result<Response, Problem> {
     let status = if ask.message.dry_run { StatusCode::OK } else { StatusCode::CREATED };
     let opened = app.live.open(&who, ask.message).await?;
     Ok(answer(status, ask.form, &opened))

@@ -42,8 +42,7 @@ impl IntoResponse for Problem {
 pub fn problem(fault: &Fault, request_id: &str) -> Response {
     let body = wire::json::write(&wire::fault::message(fault, request_id));
     let mut response = Response::new(Body::from(body));
-    *response.status_mut() =
-        StatusCode::from_u16(fault.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    *response.status_mut() = StatusCode::from_u16(fault.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM));
     if let Some(ms) = fault.retry_after_ms {
         let seconds = (ms / 1e3).ceil().max(1.0) as u64;
@@ -78,7 +77,8 @@ impl Form {
     /// The form that `Accept` asks for; JSON unless protobuf is named.
     fn accepted(headers: &HeaderMap) -> Self {
         let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
-        let protobuf = accept.split(',').any(|one| one.split(';').next().unwrap_or_default().trim() == PROTOBUF);
+        let protobuf =
+            accept.split(',').any(|one| one.split(';').next().unwrap_or_default().trim() == PROTOBUF);
         if protobuf { Form::Protobuf } else { Form::Json }
     }
 
@@ -89,7 +89,9 @@ impl Form {
         match text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase().as_str() {
             JSON | "" => Ok(Form::Json),
             PROTOBUF => Ok(Form::Protobuf),
-            _ => Err(Fault::content_type(format!("content type `{}`: send {JSON} or {PROTOBUF}", clip(text)))),
+            _ => {
+                Err(Fault::content_type(format!("content type `{}`: send {JSON} or {PROTOBUF}", clip(text))))
+            }
         }
     }
 }

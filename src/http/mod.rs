@@ -51,7 +51,12 @@ pub fn router(app: App) -> Router {
 }
 
 /// Makes the caller of the request, and writes and counts the fault that a handler answered.
-async fn told(State(app): State<App>, Extension(id): Extension<RequestId>, mut request: Request, next: Next) -> Response {
+async fn told(
+    State(app): State<App>,
+    Extension(id): Extension<RequestId>,
+    mut request: Request,
+    next: Next,
+) -> Response {
     request.extensions_mut().insert(Caller::local(id.as_str()));
     let mut response = next.run(request).await;
     if let Some(Problem(fault)) = response.extensions_mut().remove::<Problem>() {

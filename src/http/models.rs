@@ -13,7 +13,12 @@ pub async fn list(State(app): State<App>, who: Caller, form: Form) -> Result<Res
     Ok(answer(StatusCode::OK, form, &app.models.list(&who)))
 }
 
-pub async fn one(State(app): State<App>, Path(model): Path<String>, who: Caller, form: Form) -> Result<Response, Problem> {
+pub async fn one(
+    State(app): State<App>,
+    Path(model): Path<String>,
+    who: Caller,
+    form: Form,
+) -> Result<Response, Problem> {
     Ok(answer(StatusCode::OK, form, &app.models.get(&who, &model)?))
 }
 

@@ -116,18 +116,11 @@ pub async fn start(config: Config, parts: Parts) -> Result<Running, StartError> 
     };
     let pool = Pool::start(config.workers.get(), pool, Arc::new(Lanes(Arc::clone(&metrics))));
     let pool = Arc::new(pool.map_err(StartError::Threads)?);
-    let options = Options {
-        settle: config.settle,
-        run_limit: config.run_limit,
-        ..Options::new(&config.models)
-    };
+    let options =
+        Options { settle: config.settle, run_limit: config.run_limit, ..Options::new(&config.models) };
     let registry = Arc::new(Registry::new(options, Arc::clone(&parts.engine), Arc::clone(&pool)));
-    let models = Arc::new(Models::new(
-        Arc::clone(&registry),
-        Arc::clone(&pool),
-        parts.engine,
-        Arc::clone(&metrics),
-    ));
+    let models =
+        Arc::new(Models::new(Arc::clone(&registry), Arc::clone(&pool), parts.engine, Arc::clone(&metrics)));
     let limits = LiveLimits {
         max_sessions: config.max_sessions,
         window: config.window.get() as usize,
@@ -213,24 +206,33 @@ fn keep_house(stop: &Stop, app: &App, registry: Arc<Registry>, store: Store, sca
     let live = Arc::clone(&app.live);
     stop.tasks.spawn(until(stop.soft.clone(), Box::pin(async move { live.sweep().await })));
     let models = Arc::clone(&app.models);
-    stop.tasks.spawn(until(stop.soft.clone(), Box::pin(async move {
-        loop {
-            tokio::time::sleep(scan).await;
-            let scanned = Arc::clone(&registry);
-            if tokio::task::spawn_blocking(move || scanned.rescan()).await.is_err() {
-                tracing::error!("a scan of the model repository panicked");
+    stop.tasks.spawn(until(
+        stop.soft.clone(),
+        Box::pin(async move {
+            loop {
+                tokio::time::sleep(scan).await;
+                let scanned = Arc::clone(&registry);
+                if tokio::task::spawn_blocking(move || scanned.rescan()).await.is_err() {
+                    tracing::error!("a scan of the model repository panicked");
+                }
+                models.tell_states();
             }
-            models.tell_states();
-        }
-    })));
-    stop.tasks.spawn(until(stop.soft.clone(), Box::pin(async move {
-        loop {
-            if let Err(error) = store.observe(Stamp::now().unix_ns).await {
-                tracing::warn!(error = &error as &dyn std::error::Error, "the journal could not be looked at");
+        }),
+    ));
+    stop.tasks.spawn(until(
+        stop.soft.clone(),
+        Box::pin(async move {
+            loop {
+                if let Err(error) = store.observe(Stamp::now().unix_ns).await {
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        "the journal could not be looked at"
+                    );
+                }
+                tokio::time::sleep(OBSERVE).await;
             }
-            tokio::time::sleep(OBSERVE).await;
-        }
-    })));
+        }),
+    ));
 }
 
 /// Everything that the way down needs.
@@ -280,7 +282,10 @@ impl End {
         }
         if let Err(errors) = self.recorder.stop().await {
             for error in errors {
-                tracing::error!(error = &error as &dyn std::error::Error, "not everything could be moved to the library; the next start does it");
+                tracing::error!(
+                    error = &error as &dyn std::error::Error,
+                    "not everything could be moved to the library; the next start does it"
+                );
             }
             stopped = Stopped::Forced;
         }

@@ -69,8 +69,15 @@ impl Journey {
             })
             .collect();
         let stages = plan.stages.len();
-        let mut journey =
-            Self { plan, statics, rows, invalid: vec![None; stages], at: 0, due: now, times: Times::default() };
+        let mut journey = Self {
+            plan,
+            statics,
+            rows,
+            invalid: vec![None; stages],
+            at: 0,
+            due: now,
+            times: Times::default(),
+        };
         journey.reset();
         journey
     }
@@ -143,7 +150,8 @@ impl Journey {
                 _ => None,
             });
             if let Some(cause) = lamed {
-                self.invalid[self.at] = Some(format!("stage `{}` gave nothing", self.plan.stages[cause].name));
+                self.invalid[self.at] =
+                    Some(format!("stage `{}` gave nothing", self.plan.stages[cause].name));
                 self.at += 1;
                 continue;
             }

@@ -164,7 +164,8 @@ impl Plan {
                 return Err(Fault::mismatch(key, format!("an input of model {}", version.model), found));
             }
             for bound in &version.statics {
-                let number = plan.static_number(bound.name.as_str(), bound.dtype, &bound.shape, bound.required)?;
+                let number =
+                    plan.static_number(bound.name.as_str(), bound.dtype, &bound.shape, bound.required)?;
                 if let Some(port) = bound.port {
                     feeds[port] = Feed::Static(number);
                 }
@@ -216,9 +217,11 @@ impl Plan {
                 Ok(())
             }
             Some(FedBy::Stage { stage: from, output }) => {
-                let earlier = self.stages.iter().position(|earlier| earlier.name == *from).ok_or_else(|| {
-                    Fault::mismatch(key(), "an earlier stage", format!("`{from}`"))
-                })?;
+                let earlier = self
+                    .stages
+                    .iter()
+                    .position(|earlier| earlier.name == *from)
+                    .ok_or_else(|| Fault::mismatch(key(), "an earlier stage", format!("`{from}`")))?;
                 let source = &self.stages[earlier].version;
                 let given = source.output(output).ok_or_else(|| {
                     let there_are = source.outputs.iter().map(|output| output.name.as_str());
@@ -226,7 +229,8 @@ impl Plan {
                     Fault::mismatch(key(), format!("output `{output}` of model {}", source.model), found)
                 })?;
                 let (gives, takes) = (&source.output_ports()[given.port], &version.input_ports()[bound.port]);
-                same_values(gives, takes).map_err(|(expected, found)| Fault::mismatch(key(), expected, found))?;
+                same_values(gives, takes)
+                    .map_err(|(expected, found)| Fault::mismatch(key(), expected, found))?;
                 feeds[bound.port] = Feed::Stage { stage: earlier, port: given.port };
                 Ok(())
             }
@@ -235,13 +239,23 @@ impl Plan {
         }
     }
 
-    fn static_number(&mut self, name: &str, dtype: Dtype, shape: &[usize], required: bool) -> Result<usize, Fault> {
+    fn static_number(
+        &mut self,
+        name: &str,
+        dtype: Dtype,
+        shape: &[usize],
+        required: bool,
+    ) -> Result<usize, Fault> {
         if let Some(number) = self.statics.iter().position(|known| known.name == name) {
             let known = &mut self.statics[number];
             known.required |= required;
             if known.dtype != dtype || known.shape != shape {
                 let expected = format!("one form in all stages: {} {:?}", known.dtype, known.shape);
-                return Err(Fault::mismatch(format!("static `{name}`"), expected, format!("{dtype} {shape:?}")));
+                return Err(Fault::mismatch(
+                    format!("static `{name}`"),
+                    expected,
+                    format!("{dtype} {shape:?}"),
+                ));
             }
             return Ok(number);
         }

@@ -40,7 +40,9 @@ impl Session {
                 let name = &self.signals[at].name;
                 return Err(Fault::new(
                     Kind::Conflict,
-                    format!("signal {name}: another stream writes it; to take over, attach with its writer token"),
+                    format!(
+                        "signal {name}: another stream writes it; to take over, attach with its writer token"
+                    ),
                 ));
             }
         }
@@ -72,7 +74,11 @@ impl Session {
     pub fn check_writer(&self, signal: &str, writer: &str) -> Result<usize, Fault> {
         let at = self.signal(signal)?;
         if writer.is_empty() {
-            return Err(Fault::mismatch("writer", "the token that open answered (a frame by HTTP needs it)", "none"));
+            return Err(Fault::mismatch(
+                "writer",
+                "the token that open answered (a frame by HTTP needs it)",
+                "none",
+            ));
         }
         if !same_token(&self.core.lock().orders[at].token, writer) {
             let detail = format!("signal {signal}: that writer token is not this signal's");
@@ -115,7 +121,10 @@ impl Attachment {
         if mine || same_token(&order.token, &frame.writer) {
             return Ok(());
         }
-        let detail = format!("signal {}: this stream is not attached to it, and the frame has no writer token of it", frame.signal);
+        let detail = format!(
+            "signal {}: this stream is not attached to it, and the frame has no writer token of it",
+            frame.signal
+        );
         Err(Fault::new(Kind::Conflict, detail))
     }
 
@@ -164,7 +173,8 @@ impl Drop for Attachment {
             }
         }
         for name in freed {
-            let notice = self.session.notice(EventKind::Detached, &name, format!("stream {} ended", self.stream));
+            let notice =
+                self.session.notice(EventKind::Detached, &name, format!("stream {} ended", self.stream));
             self.session.tell(&mut core, notice);
         }
     }

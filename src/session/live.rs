@@ -203,7 +203,8 @@ impl Session {
     /// A session that nothing has come for.
     pub fn new(made: Made, tokens: Vec<String>) -> Arc<Self> {
         let orders = tokens.into_iter().map(|token| Order::new(made.window, token)).collect();
-        let kept = made.wanted.iter().zip(&made.recorded).map(|(wanted, recorded)| *wanted || *recorded).collect();
+        let kept =
+            made.wanted.iter().zip(&made.recorded).map(|(wanted, recorded)| *wanted || *recorded).collect();
         Arc::new(Self {
             id: made.id,
             run: made.run,
@@ -313,15 +314,18 @@ impl Session {
         self.still_open(&core)?;
         core.last_sign = now.instant;
         let at = core.aligner.reset(scope, at_bin)?;
-        self.tell(&mut core, Notice {
-            kind: EventKind::Reset,
-            signal: None,
-            from_bin: Some(at),
-            to_bin: Some(at + 1),
-            count: 1,
-            detail: format!("asked for, scope {scope}"),
-            t_ns: now.unix_ns,
-        });
+        self.tell(
+            &mut core,
+            Notice {
+                kind: EventKind::Reset,
+                signal: None,
+                from_bin: Some(at),
+                to_bin: Some(at + 1),
+                count: 1,
+                detail: format!("asked for, scope {scope}"),
+                t_ns: now.unix_ns,
+            },
+        );
         Ok(at)
     }
 
@@ -370,7 +374,8 @@ impl Session {
         };
         let once = matches!(sink, Sink::Once(_));
         if once && core.orders[signal].unanswered() >= self.window {
-            let detail = format!("signal {}: {} frames are unanswered, the window is full", frame.signal, self.window);
+            let detail =
+                format!("signal {}: {} frames are unanswered, the window is full", frame.signal, self.window);
             let fault = Fault::new(Kind::Overloaded, detail).retry_after(self.width.as_secs_f64() * 1e3);
             return core.orders[signal].refuse(&frame, sink, fault);
         }
@@ -678,7 +683,9 @@ impl Session {
     fn record(&self, core: &mut Core, end: &End, parts: &mut [Part]) -> Option<Ticket> {
         let recorder = self.recorder.as_ref()?;
         let mut records: Vec<Record> = Vec::with_capacity(parts.len() + 2);
-        if !core.t0_told && let Some(grid) = core.aligner.grid() {
+        if !core.t0_told
+            && let Some(grid) = core.aligner.grid()
+        {
             core.t0_told = true;
             records.push(Record::T0 { t0_ns: grid.t0_ns });
         }
@@ -819,7 +826,9 @@ impl Session {
             pipeline: resolved.map(|open| open.pipeline.clone()).unwrap_or_default(),
             pinned: self.opened.pinned.clone(),
             writers: by_signal()
-                .map(|(name, order)| (name, if order.attached.is_some() { "attached" } else { "detached" }.into()))
+                .map(|(name, order)| {
+                    (name, if order.attached.is_some() { "attached" } else { "detached" }.into())
+                })
                 .collect(),
             next_seq: by_signal().map(|(name, order)| (name, order.next_seq())).collect(),
             durable_seq: self.durable_seq(),
@@ -893,7 +902,8 @@ impl Core {
     }
 
     fn is_detached(&self, now: Instant, dead_after: Duration) -> bool {
-        self.orders.iter().all(|order| order.attached.is_none()) && now.duration_since(self.last_sign) > dead_after
+        self.orders.iter().all(|order| order.attached.is_none())
+            && now.duration_since(self.last_sign) > dead_after
     }
 
     /// When the frame behind the bin at hand was received, and whether that bin is stale: brought late by a stall, with
@@ -904,7 +914,12 @@ impl Core {
             _ => None,
         });
         let Some(own) = ends.next() else { return (Instant::now(), false) };
-        let newer = own.behind && self.work.iter().skip_while(|work| !matches!(work, Work::End(_))).any(|work| matches!(work, Work::Bin(_)));
+        let newer = own.behind
+            && self
+                .work
+                .iter()
+                .skip_while(|work| !matches!(work, Work::End(_)))
+                .any(|work| matches!(work, Work::Bin(_)));
         (own.received.instant, newer)
     }
 
@@ -952,4 +967,3 @@ impl Core {
         }
     }
 }
-

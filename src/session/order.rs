@@ -37,7 +37,8 @@ impl Sink {
                 }
             }
             (Sink::Stream(outbox), Answer::Fault(fault)) => {
-                outbox.put(Outgoing::Message(v1::down::Message::Fault(crate::wire::fault::message(fault, ""))));
+                outbox
+                    .put(Outgoing::Message(v1::down::Message::Fault(crate::wire::fault::message(fault, ""))));
             }
             (Sink::Once(caller), Answer::Outputs(outputs)) => {
                 // Why ignored: the caller has left; the answer stays for the frame sent again.
@@ -163,7 +164,9 @@ impl Order {
     /// The answer of `seq`: to all who wait for it, and kept within the window.
     pub fn answer(&mut self, seq: u64, answer: Answer) {
         let age = self.next_seq.saturating_sub(seq) as usize;
-        let Some(slot) = self.slots.len().checked_sub(age).and_then(|at| self.slots[at].as_mut()) else { return };
+        let Some(slot) = self.slots.len().checked_sub(age).and_then(|at| self.slots[at].as_mut()) else {
+            return;
+        };
         let waiting = std::mem::replace(slot, Slot::Answered(answer));
         if let (Slot::Waiting(sinks), Slot::Answered(answer)) = (waiting, &*slot) {
             self.unanswered -= 1;

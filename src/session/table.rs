@@ -38,7 +38,8 @@ impl Table {
         if open < self.max_sessions {
             return Ok(());
         }
-        let detail = format!("{open} sessions are open, which is the limit (max_sessions); close one, or try later");
+        let detail =
+            format!("{open} sessions are open, which is the limit (max_sessions); close one, or try later");
         Err(Fault::new(Kind::Overloaded, detail).retry_after(1000.0))
     }
 
@@ -48,7 +49,8 @@ impl Table {
         let found = id.parse::<SessionId>().ok().and_then(|id| sessions.get(&id).cloned());
         found.ok_or_else(|| {
             let asked = crate::error::clip(id);
-            let detail = format!("no session `{asked}` is open ({} are); a closed one's run stays", sessions.len());
+            let detail =
+                format!("no session `{asked}` is open ({} are); a closed one's run stays", sessions.len());
             Fault::new(Kind::NotFound, detail)
         })
     }

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use arrow_array::{ArrayRef, FixedSizeListArray, Float32Array, Int64Array, RecordBatch, UInt32Array, UInt64Array};
+use arrow_array::{
+    ArrayRef, FixedSizeListArray, Float32Array, Int64Array, RecordBatch, UInt32Array, UInt64Array,
+};
 use arrow_ipc::writer::StreamWriter;
 use arrow_schema::{ArrowError, DataType, Field, Schema};
 use bytes::Bytes;
@@ -55,7 +57,12 @@ impl Outputs {
                 raw: stretch.raw.clone(),
                 values: Vec::new(),
             };
-            v1::Stretch { first_bin: stretch.first_bin, n, flags: stretch.flags.clone(), tensor: Some(tensor) }
+            v1::Stretch {
+                first_bin: stretch.first_bin,
+                n,
+                flags: stretch.flags.clone(),
+                tensor: Some(tensor),
+            }
         });
         v1::OutputsReply {
             run: self.run.clone(),
@@ -80,14 +87,20 @@ pub fn outputs(values: &Outputs) -> Result<Vec<u8>, Fault> {
 fn write(values: &Outputs) -> Result<Vec<u8>, ArrowError> {
     let item = Arc::new(Field::new_list_field(DataType::Float32, true));
     let list = DataType::FixedSizeList(Arc::clone(&item), values.width() as i32);
-    let metadata = [("run", values.run.clone()), ("output", values.output.clone()), ("labels", values.labels.join(","))];
+    let metadata =
+        [("run", values.run.clone()), ("output", values.output.clone()), ("labels", values.labels.join(","))];
     let schema = Schema::new(vec![
         Field::new("bin", DataType::UInt64, false),
         Field::new("t_ns", DataType::Int64, false),
         Field::new("flags", DataType::UInt32, false),
         Field::new("values", list, false),
     ])
-    .with_metadata(metadata.into_iter().map(|(key, value)| (key.to_owned(), value)).collect::<std::collections::HashMap<_, _>>());
+    .with_metadata(
+        metadata
+            .into_iter()
+            .map(|(key, value)| (key.to_owned(), value))
+            .collect::<std::collections::HashMap<_, _>>(),
+    );
     let schema = Arc::new(schema);
     let mut writer = StreamWriter::try_new(Vec::new(), &schema)?;
     for stretch in &values.stretches {
@@ -103,7 +116,12 @@ fn write(values: &Outputs) -> Result<Vec<u8>, ArrowError> {
             Arc::new(UInt64Array::from_iter_values(bins.clone())),
             Arc::new(Int64Array::from_iter_values(bins.map(|bin| values.grid.end_ns(bin)))),
             Arc::new(UInt32Array::from(stretch.flags.clone())),
-            Arc::new(FixedSizeListArray::try_new(Arc::clone(&item), shape[1] as i32, Arc::new(numbers), None)?),
+            Arc::new(FixedSizeListArray::try_new(
+                Arc::clone(&item),
+                shape[1] as i32,
+                Arc::new(numbers),
+                None,
+            )?),
         ];
         writer.write(&RecordBatch::try_new(Arc::clone(&schema), columns)?)?;
     }

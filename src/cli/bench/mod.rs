@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub mod command; // the command itself
 pub mod floor; // bare servers, the bare loop
 pub mod load; // rigs that measure
 

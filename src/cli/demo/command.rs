@@ -13,8 +13,7 @@ const DATA: &str = "data/demo";
 
 /// Starts a server, plays, stops the server.
 pub fn run(args: &DemoArgs) -> ExitCode {
-    let settings =
-        [("http", "127.0.0.1:0"), ("grpc", "127.0.0.1:0"), ("data", DATA), ("log_level", "warn")];
+    let settings = [("http", "127.0.0.1:0"), ("grpc", "127.0.0.1:0"), ("data", DATA), ("log_level", "warn")];
     let config = match Config::with(settings) {
         Ok(config) => config,
         Err(error) => return fail(&error),
