@@ -314,18 +314,6 @@ impl Session {
         self.still_open(&core)?;
         core.last_sign = now.instant;
         let at = core.aligner.reset(scope, at_bin)?;
-        self.tell(
-            &mut core,
-            Notice {
-                kind: EventKind::Reset,
-                signal: None,
-                from_bin: Some(at),
-                to_bin: Some(at + 1),
-                count: 1,
-                detail: format!("asked for, scope {scope}"),
-                t_ns: now.unix_ns,
-            },
-        );
         Ok(at)
     }
 
@@ -455,6 +443,9 @@ impl Session {
     /// the run then says.
     fn note(&self, record: Record) {
         let Some(recorder) = &self.recorder else { return };
+        if self.gone.load(Ordering::Acquire) {
+            return;
+        }
         if let Some(room) = recorder.reserve(record.size_bytes()) {
             recorder.put(room, record);
         }
