@@ -12,6 +12,7 @@ use crate::domain::signal::SignalType;
 use crate::domain::time::ns_from_ms;
 
 /// The cases of `golden/<name>.json`; empty, with one printed line, where the folder is not there.
+#[expect(clippy::disallowed_methods, reason = "tests find the vectors by the environment")]
 fn cases(name: &str) -> Vec<Value> {
     let shared = std::env::var_os("LATENTD_SHARED").map(PathBuf::from);
     let shared = shared.unwrap_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared"));
