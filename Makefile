@@ -33,4 +33,4 @@ test-all: test ## also what takes minutes
 	$(CARGO) test --release -- --include-ignored
 
 bench: setup ## latency and throughput beside the floors, as ratios
-	$(CARGO) bench
+	$(CARGO) run --release --quiet -- bench

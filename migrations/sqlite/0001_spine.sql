@@ -11,13 +11,14 @@ CREATE TABLE journal_identity (
 
 -- One row per run and group commit; `ord` is the one order. AUTOINCREMENT: a number is never given twice, also
 -- when the table was empty in between, because a run's `moved_to` compares with it.
+-- No index by run: each commit holds rows of many runs and would write a page of it for each of them. The journal
+-- keeps that index in memory.
 CREATE TABLE journal (
     ord          INTEGER PRIMARY KEY AUTOINCREMENT,
     run          TEXT    NOT NULL,
     committed_ns INTEGER NOT NULL,
     records      BLOB    NOT NULL
 ) STRICT;
-CREATE INDEX journal_by_run ON journal (run, ord);
 
 -- A run. `moved_to`: every journal row of it up to there is in the library.
 CREATE TABLE run (

@@ -151,12 +151,11 @@ mod tests {
     use super::*;
 
     /// The cases of a golden file; `None`, with one printed line, where the folder is not there.
+    #[expect(clippy::disallowed_methods, reason = "tests find what is shared with them by the environment")]
     fn golden(method: &str) -> Option<Vec<Value>> {
-        let folder = std::env::var_os("LATENTD_GOLDEN").map_or_else(
-            || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../shared/golden")),
-            PathBuf::from,
-        );
-        let path = folder.join(format!("{method}.json"));
+        let shared = std::env::var_os("LATENTD_SHARED")
+            .map_or_else(|| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../shared")), PathBuf::from);
+        let path = shared.join("golden").join(format!("{method}.json"));
         let Ok(text) = std::fs::read_to_string(&path) else {
             println!("not run: {method} against its golden vectors, no {}", path.display());
             return None;

@@ -119,7 +119,18 @@ impl Live {
         }
         let recorder = match run {
             Some(run) => {
-                let head = self.run_head(run, session, &plan, &open, &opened, &outputs, &recorded, width_ns);
+                let head = self.run_head(
+                    run,
+                    session,
+                    &Opening {
+                        plan: &plan,
+                        open: &open,
+                        opened: &opened,
+                        outputs: &outputs,
+                        recorded: &recorded,
+                        width_ns,
+                    },
+                );
                 let recorder = self.recorder.open(head);
                 // The run is there for queries and survives a crash before the session is told of.
                 let begun = recorder.begun();
@@ -177,17 +188,8 @@ impl Live {
         Ok(opened)
     }
 
-    fn run_head(
-        &self,
-        run: RunId,
-        session: SessionId,
-        plan: &Plan,
-        open: &Open,
-        opened: &v1::OpenReply,
-        outputs: &[OutputSpec],
-        recorded: &[bool],
-        width_ns: NonZeroU64,
-    ) -> RunHead {
+    fn run_head(&self, run: RunId, session: SessionId, opening: &Opening<'_>) -> RunHead {
+        let Opening { plan, open, opened, outputs, recorded, width_ns } = *opening;
         let pinned = plan.stages.iter().map(|stage| Pinned {
             stage: stage.name.clone(),
             model: stage.version.model.clone(),
@@ -319,6 +321,16 @@ impl Live {
         sessions.iter().for_each(|session| drop(self.table.remove(session.id)));
         self.tasks.wait().await;
     }
+}
+
+/// What a run's head is made of.
+struct Opening<'a> {
+    plan: &'a Plan,
+    open: &'a Open,
+    opened: &'a v1::OpenReply,
+    outputs: &'a [OutputSpec],
+    recorded: &'a [bool],
+    width_ns: NonZeroU64,
 }
 
 /// Width of the session's bins: the models', or that of its first binned signal.

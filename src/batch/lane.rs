@@ -59,6 +59,7 @@ struct State {
     phase: Phase,
     queue: BinaryHeap<Entry>,
     next_order: u64,
+    #[expect(clippy::vec_box, reason = "a machine moves to the thread that runs it and back: by pointer")]
     idle: Vec<Box<Machine>>,
     /// Of every instance there is, idle or running.
     flights: Vec<Arc<Flight>>,

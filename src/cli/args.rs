@@ -125,6 +125,20 @@ pub struct ReplayArgs {
     pub score: Vec<crate::cli::replay::score::Pair>,
 }
 
+/// `latentd bench`
+#[derive(Clone, Debug, PartialEq, Args)]
+pub struct BenchArgs {
+    /// How long each figure is measured, in s
+    #[arg(long, value_name = "S", default_value_t = 2.0)]
+    pub seconds: f64,
+    /// Times each figure is measured, server and floor in turn
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    pub rounds: usize,
+    /// Sessions at once, a number or several with commas; by default 1,16,64
+    #[arg(long, value_name = "N", value_delimiter = ',')]
+    pub sessions: Vec<usize>,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

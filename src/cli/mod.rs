@@ -4,6 +4,7 @@
 //! Must not know: how a command is carried out (each has its file).
 
 pub mod args; // the flags of each command
+pub mod bench; // beside the floors
 pub mod demo; // two rigs side by side
 pub mod queries; // curl lines, and their proof
 pub mod models; // a look at a repository
@@ -14,7 +15,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-pub use args::{DemoArgs, ReplayArgs, ServeArgs, Speed};
+pub use args::{BenchArgs, DemoArgs, ReplayArgs, ServeArgs, Speed};
 
 /// latentd: frames of neural data in; latents, decoded behaviour and features out, bin by bin.
 #[derive(Clone, Debug, Parser)]
@@ -26,6 +27,8 @@ pub enum Cli {
     Demo(DemoArgs),
     /// Play a recording through a server, as a rig would
     Replay(ReplayArgs),
+    /// Measure a server of its own beside bare ones, as ratios
+    Bench(BenchArgs),
     /// Look at a model repository
     #[command(subcommand)]
     Models(Models),
@@ -66,6 +69,7 @@ impl Cli {
             Cli::Serve(args) => serve::run(&args),
             Cli::Demo(args) => demo::command::run(&args),
             Cli::Replay(args) => replay::command::run_args(&args),
+            Cli::Bench(args) => bench::command::run(&args),
             Cli::Models(command) => models::run(command),
         }
     }

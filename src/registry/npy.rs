@@ -76,7 +76,7 @@ mod tests {
     /// As NumPy 2 writes `numpy.save(f, numpy.array([[1, 2, 3]], "f4"))`.
     fn saved() -> Vec<u8> {
         let mut header = "{'descr': '<f4', 'fortran_order': False, 'shape': (1, 3), }".to_owned();
-        while (10 + header.len() + 1) % 64 != 0 {
+        while !(10 + header.len() + 1).is_multiple_of(64) {
             header.push(' ');
         }
         header.push('\n');

@@ -40,6 +40,9 @@ pub struct VersionDir {
     pub model_dir: PathBuf,
 }
 
+/// A named file: how findings name it, and its bytes.
+type Named = (String, Arc<[u8]>);
+
 impl VersionDir {
     /// The version's own directory.
     pub fn path(&self) -> PathBuf {
@@ -244,7 +247,7 @@ impl Reader<'_> {
     }
 
     /// A file that the manifest names: in the version's directory, else beside the manifest.
-    fn named_file(&mut self, name: &str, limit: u64) -> Result<Option<(String, Arc<[u8]>)>, Findings> {
+    fn named_file(&mut self, name: &str, limit: u64) -> Result<Option<Named>, Findings> {
         let mut shown = self.dir.shown(name);
         let mut bytes = self.read(&self.path, &shown, name, limit)?;
         if bytes.is_none() {

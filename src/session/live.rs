@@ -172,7 +172,7 @@ struct Tally {
 enum Work {
     Bin(Box<Bin>),
     Skipped { to: u64, bins: u64 },
-    End(End),
+    End(Box<End>),
 }
 
 /// The end of what one frame (or one expiry) has closed.
@@ -277,13 +277,13 @@ impl Session {
         core.aligner.expire(now.unix_ns, &mut steps);
         if !steps.is_empty() {
             self.take_steps(&mut core, &mut steps);
-            core.work.push_back(Work::End(End {
+            core.work.push_back(Work::End(Box::new(End {
                 cause: None,
                 received: now,
                 behind: false,
                 queued: Duration::ZERO,
                 compute: Duration::ZERO,
-            }));
+            })));
         }
         core.steps = steps;
         self.set_out(core);
@@ -387,7 +387,7 @@ impl Session {
         core.orders[signal].consumed(&frame, sink);
         self.meter.received(received.instant.elapsed());
         let behind = newest_end_ns.is_some_and(|end_ns| core.is_behind(end_ns, received.unix_ns, self.width));
-        core.work.push_back(Work::End(End {
+        core.work.push_back(Work::End(Box::new(End {
             cause: Some(Cause {
                 signal,
                 seq: frame.seq,
@@ -402,7 +402,7 @@ impl Session {
             behind,
             queued: Duration::ZERO,
             compute: Duration::ZERO,
-        }));
+        })));
     }
 
     /// Bins and skips to the end of the work, notices to whoever listens.
@@ -477,7 +477,7 @@ impl Session {
                     self.meter.bins(Outcome::Skipped, bins);
                     self.note(Record::Skipped { from_bin: to - bins, to_bin: to });
                 }
-                Work::End(end) => self.answer(core, end),
+                Work::End(end) => self.answer(core, *end),
             }
         }
         self.stirred.notify_waiters();
@@ -917,7 +917,7 @@ impl Core {
     /// The end of the answer at hand.
     fn head_end(&mut self) -> Option<&mut End> {
         self.work.iter_mut().find_map(|work| match work {
-            Work::End(end) => Some(end),
+            Work::End(end) => Some(&mut **end),
             _ => None,
         })
     }
@@ -933,7 +933,8 @@ impl Core {
     fn abandon(&mut self, why: &'static str) {
         self.closing.get_or_insert(why);
         for work in std::mem::take(&mut self.work) {
-            if let Work::End(End { cause: Some(cause), .. }) = work {
+            let Work::End(end) = work else { continue };
+            if let Some(cause) = end.cause {
                 let fault = Fault::new(Kind::Unavailable, why);
                 self.orders[cause.signal].answer(cause.seq, Answer::Fault(fault));
             }

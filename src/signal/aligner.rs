@@ -96,7 +96,10 @@ impl Aligner {
             return Ok(());
         };
         let known = self.grid;
-        if known.is_none() && signal != self.anchor {
+        // By arrival a frame has its place once the session's own clock was heard.
+        let placeless =
+            self.tracks[t].placed == Placed::Arrival && self.clocks.session_at(arrived_ns).is_none();
+        if (known.is_none() || placeless) && signal != self.anchor {
             if self.plan.policies.nan == NanPolicy::Reject {
                 self.tracks[t].rejects(frame)?;
             }
@@ -116,7 +119,7 @@ impl Aligner {
             }
             return Err(refusal);
         }
-        if known.is_none() {
+        if signal == self.anchor && !self.early.is_empty() {
             self.take_early(arrived_ns, out);
         }
         let end_ns = self.tracks[t].mark_ns;
@@ -153,11 +156,11 @@ impl Aligner {
         }
         let mut log = Log { steps: out, counts: &mut self.counts, t_ns: now_ns };
         track.take(frame, landing, &scene, &mut log);
-        let (ready, end_ns, required) = (track.ready, track.mark_ns, track.required);
+        let (ready, end_ns, leads) = (track.ready, track.mark_ns, track.leads);
         if self.by_signal[self.anchor] == Some(t) {
             self.clocks.arrived(end_ns, arrived_ns);
         }
-        if required && self.waits.back().is_none_or(|(before, _)| *before < ready) && ready > self.next_bin {
+        if leads && self.waits.back().is_none_or(|(before, _)| *before < ready) && ready > self.next_bin {
             let not_before = self.waits.back().map_or(i64::MIN, |(_, at)| *at);
             self.waits.push_back((ready, now_ns.max(not_before)));
         }
@@ -252,10 +255,8 @@ impl Aligner {
     fn close(&mut self, forced: u64, now_ns: i64, out: &mut Vec<Step>) {
         let Some(grid) = self.grid else { return };
         loop {
-            let leads = |track: &&Track| track.required;
-            let lead = self.tracks.iter().filter(leads).map(|track| track.ready).max();
-            // Where no input is required, any signal leads.
-            let lead = lead.or_else(|| self.tracks.iter().map(|track| track.ready).max()).unwrap_or(0);
+            let leads = self.tracks.iter().filter(|track| track.leads);
+            let lead = leads.map(|track| track.ready).max().unwrap_or(0);
             let held = self.tracks.iter().filter(|track| track.holds()).map(|track| track.ready).min();
             let held = held.unwrap_or(u64::MAX).min(lead);
             let until = held.max(forced.min(lead));
@@ -286,8 +287,11 @@ impl Aligner {
     /// each signal's next frame may leave a gap or be late under `fail`.
     pub fn reset(&mut self, scope: ResetScope, at_bin: Option<u64>) -> Result<u64, Refusal> {
         let (bin, next_bin) = (at_bin.unwrap_or(self.next_bin), self.next_bin);
-        if bin < next_bin || (self.resets.len() >= MAX_RESETS && !self.resets.contains_key(&bin)) {
+        if bin < next_bin {
             return Err(Refusal::PastBin { bin, next_bin });
+        }
+        if self.resets.len() >= MAX_RESETS && !self.resets.contains_key(&bin) {
+            return Err(Refusal::ManyResets(MAX_RESETS));
         }
         let before = self.resets.entry(bin).or_insert(scope);
         if scope == ResetScope::All {

@@ -83,7 +83,7 @@ impl Clocks {
     }
 
     /// Server time as the session's: by probes, else by the quickest frames. `None` before either.
-    pub fn from_server(&self, server_ns: i64) -> Option<i128> {
+    pub fn session_at(&self, server_ns: i64) -> Option<i128> {
         let server_ns = i128::from(server_ns);
         match self.known.get(&self.session_clock) {
             Some(ours) => Some(ours.to_device(server_ns)),
@@ -144,14 +144,14 @@ mod tests {
     #[test]
     fn server_time_is_the_sessions_by_the_quickest_frame_until_a_probe_says_better() {
         let mut clocks = Clocks::new("amp".into());
-        assert_eq!(clocks.from_server(1_000), None);
+        assert_eq!(clocks.session_at(1_000), None);
         clocks.arrived(0, 500);
         clocks.arrived(100, 550);
         clocks.arrived(200, 900);
-        assert_eq!(clocks.from_server(1_000), Some(550));
+        assert_eq!(clocks.session_at(1_000), Some(550));
         let relation = Relation { offset_ns: 400, drift_ppm: 0.0, at_ns: 0, uncertainty_ns: 10 };
         clocks.set("amp", relation);
-        assert_eq!(clocks.from_server(1_000), Some(600));
+        assert_eq!(clocks.session_at(1_000), Some(600));
         assert_eq!(clocks.to_session("eeg", 0), Err("eeg".into()));
     }
 

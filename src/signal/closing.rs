@@ -62,7 +62,7 @@ impl Closing {
         for (track, standing) in room.tracks.iter_mut().zip(&self.standing) {
             note_missing(track, *standing, k, log);
         }
-        match self.skips(k, &room) {
+        match self.skips(&room) {
             Some((to, resets)) => {
                 let to = to.clamp(k + 1, room.until.max(k + 1));
                 self.skip(k, to, resets, &mut room, log);
@@ -76,17 +76,19 @@ impl Closing {
     }
 
     /// Whether a required signal's gap is not filled: up to where, and whether the state starts anew.
-    fn skips(&self, k: u64, room: &Room<'_>) -> Option<(u64, bool)> {
+    fn skips(&self, room: &Room<'_>) -> Option<(u64, bool)> {
         let required = room.tracks.iter().zip(&self.standing).filter(|(track, _)| track.required);
         let skipped = required.filter_map(|(_, standing)| match (*standing, room.policies.gap) {
             (Standing::Gap { to, long: true }, _) => Some((to, true)),
             (Standing::Gap { to, .. }, GapPolicy::Skip) => Some((to, false)),
             (Standing::Gap { to, .. }, GapPolicy::Reset) => Some((to, true)),
-            (Standing::Missing, GapPolicy::Skip) => Some((k + 1, false)),
-            (Standing::Missing, GapPolicy::Reset) => Some((k + 1, true)),
+            // What is not covered to the end of this bin has nothing for later ones either.
+            (Standing::Missing, GapPolicy::Skip) => Some((room.until, false)),
+            (Standing::Missing, GapPolicy::Reset) => Some((room.until, true)),
             _ => None,
         });
-        skipped.reduce(|(a, a_resets), (b, b_resets)| (a.min(b), a_resets || b_resets))
+        // Must hold: stretches are skipped at once, whatever their length; one cause is enough for a bin.
+        skipped.reduce(|(a, a_resets), (b, b_resets)| (a.max(b), a_resets || b_resets))
     }
 
     fn skip(&mut self, k: u64, to: u64, resets: bool, room: &mut Room<'_>, log: &mut Log<'_>) {

@@ -107,16 +107,11 @@ impl Feed {
         self.state.clear();
         self.state.resize(self.montage.channels(), Value::Good);
         let mut masked: &[bool] = &[];
-        match bin {
-            Some(bin) => {
-                let last = bin.rows.len().saturating_sub(self.nothing.len());
-                bin.rows[last..].iter_mut().zip(bin.extra.drain(..)).for_each(|(x, late)| *x += late);
-                bin.rows
-                    .chunks_exact(self.nothing.len())
-                    .for_each(|raw| self.montage.apply(raw, &mut self.rows));
-                masked = &bin.masked;
-            }
-            None => {}
+        if let Some(bin) = bin {
+            let last = bin.rows.len().saturating_sub(self.nothing.len());
+            bin.rows[last..].iter_mut().zip(bin.extra.drain(..)).for_each(|(x, late)| *x += late);
+            bin.rows.chunks_exact(self.nothing.len()).for_each(|raw| self.montage.apply(raw, &mut self.rows));
+            masked = &bin.masked;
         }
         if self.rows.is_empty() && self.events {
             self.montage.apply(&self.nothing, &mut self.rows);

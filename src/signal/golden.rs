@@ -7,10 +7,12 @@ use serde_json::Value;
 
 use super::chain::{Chain, ChainSite};
 use super::op::Op;
+use super::testing::{Rig, spikes};
 use crate::domain::signal::SignalType;
 use crate::domain::time::ns_from_ms;
 
 /// The cases of `golden/<name>.json`; empty, with one printed line, where the folder is not there.
+#[expect(clippy::disallowed_methods, reason = "tests find the vectors by the environment")]
 fn cases(name: &str) -> Vec<Value> {
     let shared = std::env::var_os("LATENTD_SHARED").map(PathBuf::from);
     let shared = shared.unwrap_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared"));
@@ -113,5 +115,42 @@ fn calibration_zscore_agrees_with_its_golden_vectors() {
         assert_close(&case, &z, &rows(&case["expected"]["z"]));
         let expected = case["expected"]["warming_up"].as_array().unwrap();
         assert_eq!(warming_up, expected.iter().map(|w| w.as_bool().unwrap()).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn binning_agrees_with_its_golden_vectors_whole_and_in_pieces() {
+    for case in cases("binning") {
+        let (params, expected) = (&case["params"], &case["expected"]);
+        let of = |key: &str| params[key].as_i64().unwrap();
+        let (t0, width, n) = (of("t0_ns"), of("width_ns"), of("n_bins"));
+        let times: Vec<i64> =
+            case["input"]["spike_times_ns"].as_array().unwrap().iter().map(|t| t.as_i64().unwrap()).collect();
+        let end = t0 + n * width;
+        for piece in [n * width + 1_000_000_000, width / 3 + 1] {
+            let mut rig = Rig::events(|plan| {
+                plan.width_ns = NonZeroU64::new(width as u64).unwrap();
+                plan.inputs[0].0.bin_width_ns = plan.width_ns;
+                plan.t0_ns = Some(t0);
+            });
+            let mut from = t0 - 1_000_000_000;
+            while from < end {
+                let to = (from + piece).min(end);
+                let inside: Vec<(u32, i64)> =
+                    times.iter().filter(|t| (from..to).contains(*t)).map(|t| (0, *t)).collect();
+                rig.push(spikes(from, to, &inside));
+                from = to;
+            }
+            let counts: Vec<f64> = rig.values().iter().map(|v| f64::from(v.1[0])).collect();
+            assert_eq!(counts, numbers(&expected["counts"]), "{}", case["name"]);
+            assert_eq!(
+                rig.aligner.counts().before_start,
+                expected["before"].as_u64().unwrap(),
+                "{}",
+                case["name"]
+            );
+            let after = times.iter().filter(|t| **t >= end).count() as u64;
+            assert_eq!(after, expected["after"].as_u64().unwrap());
+        }
     }
 }

@@ -262,7 +262,7 @@ impl Track {
         };
         if self.placed == Placed::Arrival {
             let unprobed = || unknown(scene.clocks.session_clock().into());
-            let end = scene.clocks.from_server(scene.arrived_ns).ok_or_else(unprobed)?;
+            let end = scene.clocks.session_at(scene.arrived_ns).ok_or_else(unprobed)?;
             let start = end - (device.1 - device.0);
             let start = if at.start >= mark { start.max(mark_ns) } else { start };
             return Ok(Line::new(device, (start, end.max(start))));

@@ -30,3 +30,5 @@ mod log; // where a call writes down what happened
 mod golden; // the methods' vectors
 #[cfg(test)]
 mod testing; // signals and frames for tests
+#[cfg(test)]
+mod tests; // the promises of this room, one by one

@@ -89,6 +89,8 @@ impl Plan {
             track.counts &= feed.chain.reduce() == Reduce::Sum;
             feeds.push(Some(feed));
         }
+        let none_required = tracks.iter().all(|track| !track.required);
+        tracks.iter_mut().for_each(|track| track.leads = track.required || none_required);
         Ok(Fitted { width_ns, anchor, by_signal, tracks, feeds, warnings })
     }
 
@@ -97,6 +99,11 @@ impl Plan {
             return Err(SignalError::mismatch("bin_ms", "at most a day", format!("{} ns", self.width_ns)));
         }
         for (spec, by) in &self.inputs {
+            if spec.bin_width_ns != self.width_ns {
+                let (want, found) =
+                    (format!("{} ns", spec.bin_width_ns), format!("bins of {} ns", self.width_ns));
+                return Err(SignalError::mismatch(format!("input `{}`: bin_ms", spec.name), want, found));
+            }
             match by {
                 Some(s) if *s < self.signals.len() => {}
                 None if !spec.required => {}
@@ -215,10 +222,6 @@ fn feed(
     if spec.kind != signal.kind && !(counted(spec.kind) && counted(signal.kind)) {
         let found = format!("`{}` (signal `{}`)", signal.kind, signal.name);
         return Err(SignalError::mismatch(field("type"), format!("`{}`", spec.kind), found));
-    }
-    if spec.bin_width_ns.get().abs_diff(width_ns.get()) > 0 && spec.kind != SignalType::Continuous {
-        let found = format!("bins of {} ns", width_ns);
-        return Err(SignalError::mismatch(field("bin_ms"), format!("{} ns", spec.bin_width_ns), found));
     }
     if let (Some(trained), Some(rate)) = (spec.rate, signal.rate)
         && u64::from(trained.num) * u64::from(rate.den) != u64::from(rate.num) * u64::from(trained.den)

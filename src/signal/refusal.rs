@@ -131,6 +131,9 @@ pub enum Refusal {
         /// The first bin that is still open.
         next_bin: u64,
     },
+    /// More resets are asked for in advance than are kept.
+    #[error("{0} resets wait for their bins already")]
+    ManyResets(usize),
     /// The signal is too far ahead of the others that a bin waits for.
     #[error("signal `{signal}` is {bins} bins ahead of the others: send it again later")]
     Ahead {
@@ -171,6 +174,7 @@ impl From<Refusal> for Fault {
                 Fault { tensor: tensor.into(), expected, found, ..Fault::new(Kind::Invalid, detail) }
             }
             Refusal::PastBin { .. } => Fault::new(Kind::Conflict, detail),
+            Refusal::ManyResets(_) => Fault::new(Kind::Overloaded, detail),
             Refusal::Ahead { .. } => Fault::new(Kind::Overloaded, detail).retry_after(100.0),
         };
         fault.consumed = consumed;

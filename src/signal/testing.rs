@@ -2,9 +2,15 @@
 
 use std::num::NonZeroU64;
 
+use super::aligner::Aligner;
 use super::input::{ChannelSpec, Fill, InputChannels, InputSpec};
+use super::plan::Plan;
+use super::refusal::Refusal;
+use super::step::{Bin, Step};
+use super::trial::ResetOn;
 use crate::domain::frame::{Frame, FrameBody, Markers, Samples, Spikes};
-use crate::domain::settings::{BinsBy, GapPolicy, LatePolicy, NanPolicy, Policies};
+use crate::domain::output::{EventKind, Notice};
+use crate::domain::settings::{BinsBy, ChannelsBy, GapPolicy, LatePolicy, NanPolicy, Policies};
 use crate::domain::signal::{Channel, ClockBy, SignalRole, SignalSpec, SignalType};
 use crate::domain::tensor::{Dtype, Tensor};
 
@@ -112,4 +118,107 @@ pub fn marks(values: &[(&str, i64)]) -> Frame {
         value: values.iter().map(|m| m.0.into()).collect(),
     };
     frame(FrameBody::Markers(markers))
+}
+
+/// An aligner and what came out of it.
+#[derive(Clone)]
+pub struct Rig {
+    pub aligner: Aligner,
+    pub out: Vec<Step>,
+    /// The server's clock.
+    pub now_ns: i64,
+}
+
+impl Rig {
+    pub fn of(plan: Plan) -> Self {
+        let aligner = Aligner::new(plan).unwrap_or_else(|error| panic!("{error}")).0;
+        Self { aligner, out: Vec::new(), now_ns: 0 }
+    }
+
+    /// One binned signal `spikes` of two channels, one input.
+    pub fn binned(change: impl FnOnce(&mut Plan)) -> Self {
+        let mut plan = plan(vec![binned_signal(&["a", "b"])]);
+        change(&mut plan);
+        Self::of(plan)
+    }
+
+    /// One events signal `spikes` of two channels, t0 at 0.
+    pub fn events(change: impl FnOnce(&mut Plan)) -> Self {
+        let mut plan = plan(vec![event_signal(&["a", "b"])]);
+        plan.t0_ns = Some(0);
+        change(&mut plan);
+        Self::of(plan)
+    }
+
+    pub fn try_push(&mut self, signal: usize, frame: Frame) -> Result<(), Refusal> {
+        self.aligner.push(signal, &frame, self.now_ns, &mut self.out)
+    }
+
+    pub fn push(&mut self, frame: Frame) {
+        self.push_to(0, frame);
+    }
+
+    pub fn push_to(&mut self, signal: usize, frame: Frame) {
+        self.try_push(signal, frame).unwrap_or_else(|refusal| panic!("{refusal}"));
+    }
+
+    pub fn expire(&mut self, now_ns: i64) {
+        self.now_ns = now_ns;
+        self.aligner.expire(now_ns, &mut self.out);
+    }
+
+    pub fn bins(&self) -> Vec<&Bin> {
+        self.out.iter().filter_map(|step| if let Step::Bin(bin) = step { Some(bin) } else { None }).collect()
+    }
+
+    /// Number and values of the first input of every bin.
+    pub fn values(&self) -> Vec<(u64, Vec<f32>)> {
+        self.bins().iter().map(|bin| (bin.k, bin.inputs[0].values.clone())).collect()
+    }
+
+    pub fn bin(&self, k: u64) -> &Bin {
+        self.bins().into_iter().find(|bin| bin.k == k).unwrap_or_else(|| panic!("bin {k} is not answered"))
+    }
+
+    pub fn skipped(&self) -> Vec<(u64, u64)> {
+        let skipped =
+            |step: &Step| if let Step::Skipped { from, to } = step { Some((*from, *to)) } else { None };
+        self.out.iter().filter_map(skipped).collect()
+    }
+
+    pub fn notices(&self, kind: EventKind) -> Vec<&Notice> {
+        let notices =
+            self.out.iter().filter_map(|step| if let Step::Notice(n) = step { Some(n) } else { None });
+        notices.filter(|notice| notice.kind == kind).collect()
+    }
+}
+
+/// Each signal feeds one input of its own.
+pub fn plan(signals: Vec<SignalSpec>) -> Plan {
+    let input = |(s, signal): (usize, &SignalSpec)| {
+        let names: Vec<&str> = signal.channels.iter().map(|channel| channel.name.as_str()).collect();
+        let input = InputSpec { name: signal.name.to_string(), kind: signal.kind, ..named_input(&names) };
+        (input, Some(s))
+    };
+    let inputs = signals.iter().enumerate().map(input).collect();
+    Plan {
+        width_ns: width(),
+        t0_ns: None,
+        policies: policies(),
+        channels_by: ChannelsBy::Name,
+        signals,
+        inputs,
+        trials: None,
+        reset_on: ResetOn::default(),
+    }
+}
+
+/// Two signals that the model needs: `spikes` (binned, two channels) and `eeg` (events on the same clock).
+pub fn two_signals(change: impl FnOnce(&mut Plan)) -> Rig {
+    let mut second = event_signal(&["c"]);
+    second.name = "eeg".into();
+    let mut plan = plan(vec![binned_signal(&["a", "b"]), second]);
+    plan.t0_ns = Some(0);
+    change(&mut plan);
+    Rig::of(plan)
 }

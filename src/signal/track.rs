@@ -58,6 +58,8 @@ pub struct Track {
     pub counts: bool,
     /// An input that is required is fed by it.
     pub required: bool,
+    /// Bins close because of it: it is required, or no signal is.
+    pub leads: bool,
     /// Channels of a row.
     pub channels: usize,
     /// Names of channels, for sentences.
@@ -114,6 +116,7 @@ impl Track {
             row_ns: 0,
             counts: false,
             required: false,
+            leads: false,
             channels: names.len(),
             used: vec![false; names.len()],
             names,

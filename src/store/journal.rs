@@ -3,12 +3,12 @@
 //! Owns: the order (`ord`). Must hold: what `append` answered is there after power loss; a number is never reused.
 //! Must not know: what a row says, who asked for it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
 
 use bytes::Bytes;
 use futures::TryStreamExt;
+use parking_lot::Mutex;
 use sqlx::{QueryBuilder, Sqlite};
 
 use super::error::StoreError;
@@ -53,8 +53,56 @@ struct RowForm {
 pub struct Journal {
     file: SqliteFile,
     owner: Owner,
-    /// Bytes of all rows; counted here, since asking SQLite walks the table.
-    bytes: Arc<AtomicI64>,
+    index: Arc<Mutex<Index>>,
+}
+
+/// Which rows there are, by run. Sixteen bytes a row; a row is rarely under five hundred.
+#[derive(Default)]
+struct Index {
+    rows: HashMap<RunId, VecDeque<Place>>,
+    bytes: u64,
+}
+
+#[derive(Clone, Copy)]
+struct Place {
+    ord: i64,
+    bytes: u64,
+}
+
+impl Index {
+    fn add(&mut self, run: RunId, place: Place) {
+        self.bytes += place.bytes;
+        self.rows.entry(run).or_default().push_back(place);
+    }
+
+    /// Rows of a run after `after`: as many as have together `limit_bytes`, at least one if there is one.
+    fn after(&self, run: RunId, after: i64, limit_bytes: usize) -> Vec<i64> {
+        let Some(rows) = self.rows.get(&run) else { return Vec::new() };
+        let mut bytes = 0;
+        let from = rows.partition_point(|place| place.ord <= after);
+        let fitting = rows.range(from..).take_while(|place| {
+            let fits = bytes < limit_bytes as u64;
+            bytes += place.bytes;
+            fits
+        });
+        fitting.map(|place| place.ord).collect()
+    }
+
+    fn up_to(&self, run: RunId, moved_to: i64) -> impl Iterator<Item = i64> + '_ {
+        let rows = self.rows.get(&run).into_iter().flatten();
+        rows.map(|place| place.ord).take_while(move |&ord| ord <= moved_to)
+    }
+
+    fn remove(&mut self, run: RunId, moved_to: i64) {
+        let Some(rows) = self.rows.get_mut(&run) else { return };
+        while let Some(place) = rows.front().filter(|place| place.ord <= moved_to) {
+            self.bytes -= place.bytes;
+            rows.pop_front();
+        }
+        if rows.is_empty() {
+            self.rows.remove(&run);
+        }
+    }
 }
 
 impl Journal {
@@ -70,11 +118,27 @@ impl Journal {
         .bind(uuid::Uuid::new_v4().as_simple().to_string())
         .fetch_one(&mut *tx)
         .await?;
-        let bytes: i64 = sqlx::query_scalar("SELECT coalesce(sum(length(records)), 0) FROM journal")
-            .fetch_one(&mut *tx)
-            .await?;
         tx.commit().await?;
-        Ok(Self { file, owner: Owner { journal, boot }, bytes: Arc::new(AtomicI64::new(bytes)) })
+        let mut index = Index::default();
+        let mut rows = sqlx::query_as::<_, (i64, String, i64)>(
+            "SELECT
+                 ord,
+                 run,
+                 length(records)
+             FROM journal
+             ORDER BY ord",
+        )
+        .fetch(file.readers());
+        while let Some((ord, run, bytes)) = rows.try_next().await? {
+            let run = run.parse().map_err(|_| StoreError::Inconsistent {
+                table: "journal",
+                column: "run",
+                found: crate::error::clip(&run),
+            })?;
+            index.add(run, Place { ord, bytes: bytes as u64 });
+        }
+        drop(rows);
+        Ok(Self { file, owner: Owner { journal, boot }, index: Arc::new(Mutex::new(index)) })
     }
 
     /// This journal and this start of it.
@@ -83,10 +147,12 @@ impl Journal {
     }
 
     /// Appends all rows in one transaction; on the disk when it answers.
+    /// Not cancel-safe: dropped at the end, rows may be on the disk that are seen only after the next start.
     pub async fn append(&self, rows: &[NewRow]) -> Result<(), StoreError> {
         if rows.is_empty() {
             return Ok(());
         }
+        let mut places = Vec::with_capacity(rows.len());
         let mut tx = self.file.begin().await?;
         for group in rows.chunks(ROWS_PER_STATEMENT) {
             let mut insert = QueryBuilder::<Sqlite>::new("INSERT INTO journal (run, committed_ns, records) ");
@@ -95,85 +161,72 @@ impl Journal {
                     .push_bind(new.committed_ns)
                     .push_bind(new.records.as_slice());
             });
-            insert.build().execute(&mut *tx).await?;
+            let last = insert.build().execute(&mut *tx).await?.last_insert_rowid();
+            // Nobody else writes, so that the numbers of one statement follow each other.
+            places.extend(last - group.len() as i64 + 1..=last);
         }
         tx.commit().await?;
-        let added: usize = rows.iter().map(|row| row.records.len()).sum();
-        self.bytes.fetch_add(added as i64, Ordering::Relaxed);
+        let mut index = self.index.lock();
+        for (row, ord) in rows.iter().zip(places) {
+            index.add(row.run, Place { ord, bytes: row.records.len() as u64 });
+        }
         Ok(())
     }
 
     /// Rows of a run after `after`, in order: as many as have together `limit_bytes`, at least one if there is one.
     pub async fn rows(&self, run: RunId, after: i64, limit_bytes: usize) -> Result<Vec<Row>, StoreError> {
-        let mut found = sqlx::query_as::<_, RowForm>(
+        let places = self.index.lock().after(run, after, limit_bytes);
+        if places.is_empty() {
+            return Ok(Vec::new());
+        }
+        let forms: Vec<RowForm> = sqlx::query_as(
             "SELECT
                  ord,
                  committed_ns,
                  records
              FROM journal
-             WHERE run = ? AND ord > ?
+             WHERE ord IN (SELECT value FROM json_each(?))
              ORDER BY ord",
         )
-        .bind(run.to_string())
-        .bind(after)
-        .fetch(self.file.readers());
-        let (mut rows, mut bytes) = (Vec::new(), 0);
-        while bytes < limit_bytes {
-            let Some(form) = found.try_next().await? else { break };
-            bytes += form.records.len();
-            rows.push(Row { ord: form.ord, committed_ns: form.committed_ns, records: form.records.into() });
-        }
-        Ok(rows)
+        .bind(serde_json::json!(places).to_string())
+        .fetch_all(self.file.readers())
+        .await?;
+        let row = |form: RowForm| Row {
+            ord: form.ord,
+            committed_ns: form.committed_ns,
+            records: form.records.into(),
+        };
+        Ok(forms.into_iter().map(row).collect())
     }
 
-    /// Runs that have rows, with their bytes.
-    pub async fn runs(&self) -> Result<HashMap<RunId, u64>, StoreError> {
-        let found: Vec<(String, i64)> =
-            sqlx::query_as("SELECT run, sum(length(records)) FROM journal GROUP BY run")
-                .fetch_all(self.file.readers())
-                .await?;
-        found
-            .into_iter()
-            .map(|(run, bytes)| {
-                let id = run.parse().map_err(|_| StoreError::Inconsistent {
-                    table: "journal",
-                    column: "run",
-                    found: run,
-                })?;
-                Ok((id, bytes as u64))
-            })
-            .collect()
+    /// Runs that have rows.
+    pub fn runs(&self) -> Vec<RunId> {
+        self.index.lock().rows.keys().copied().collect()
     }
 
     /// Deletes, of each run, the rows up to the given one: the library holds them.
     pub async fn trim(&self, moved: &[(RunId, i64)]) -> Result<(), StoreError> {
-        let mut tx = self.file.begin().await?;
-        let mut freed = 0;
-        for (run, moved_to) in moved {
-            let bytes: i64 = sqlx::query_scalar(
-                "SELECT coalesce(sum(length(records)), 0) FROM journal WHERE run = ? AND ord <= ?",
-            )
-            .bind(run.to_string())
-            .bind(moved_to)
-            .fetch_one(&mut *tx)
-            .await?;
-            if bytes > 0 {
-                sqlx::query("DELETE FROM journal WHERE run = ? AND ord <= ?")
-                    .bind(run.to_string())
-                    .bind(moved_to)
-                    .execute(&mut *tx)
-                    .await?;
-            }
-            freed += bytes;
+        let gone: Vec<i64> = {
+            let index = self.index.lock();
+            moved.iter().flat_map(|&(run, moved_to)| index.up_to(run, moved_to)).collect()
+        };
+        if gone.is_empty() {
+            return Ok(());
         }
+        let mut tx = self.file.begin().await?;
+        sqlx::query("DELETE FROM journal WHERE ord IN (SELECT value FROM json_each(?))")
+            .bind(serde_json::json!(gone).to_string())
+            .execute(&mut *tx)
+            .await?;
         tx.commit().await?;
-        self.bytes.fetch_sub(freed, Ordering::Relaxed);
+        let mut index = self.index.lock();
+        moved.iter().for_each(|&(run, moved_to)| index.remove(run, moved_to));
         Ok(())
     }
 
     /// Bytes of all rows.
     pub fn bytes(&self) -> u64 {
-        self.bytes.load(Ordering::Relaxed).max(0) as u64
+        self.index.lock().bytes
     }
 
     /// When the oldest row was committed (Unix ns); `None`: there is no row.

@@ -126,11 +126,10 @@ impl Store {
 
     /// Moves every tail that an earlier start left in the journal, then calls the runs that it left open interrupted.
     pub async fn recover(&self) -> Result<Recovered, StoreError> {
-        let tails = self.journal.runs().await?;
-        let runs: Vec<RunId> = tails.keys().copied().collect();
+        let (runs, bytes) = (self.journal.runs(), self.journal.bytes());
         self.move_runs(&runs).await?;
         let interrupted = self.library.interrupt(self.journal.owner()).await?;
-        Ok(Recovered { runs: runs.len(), bytes: tails.values().sum(), interrupted })
+        Ok(Recovered { runs: runs.len(), bytes, interrupted })
     }
 
     /// Calls the runs that this start left open interrupted: nothing more will come. Their tails must be moved.

@@ -612,6 +612,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::disallowed_methods, reason = "tests find recordings by the environment")]
     fn every_recording_of_the_shared_folder_is_read() {
         let folder = std::env::var_os("LATENTD_RECORDINGS").map_or_else(
             || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../shared/recordings")),

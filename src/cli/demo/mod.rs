@@ -128,7 +128,7 @@ pub async fn run(
     asked.extend(queries::about_server(&http));
     writeln!(out, "\nAsk for what was just recorded:")?;
     for query in &asked {
-        writeln!(out, "  {}   # {}", query.curl(), query.about)?;
+        writeln!(out, "  # {}\n  {}", query.about, query.curl())?;
     }
     if options.fast {
         asked.extend(reports.iter().flat_map(|report| queries::about_every_bin(report, &http)));

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use ndarray::Array2;
+use ndarray::{Array2, Axis};
 
 use super::rig::Rig;
 use crate::cli::replay::live::Figures;
@@ -26,6 +26,8 @@ pub struct View {
     title: String,
     about: String,
     axes: Vec<String>,
+    /// What fills a sparkline of each axis: most of the truth's values. Fixed, so that rest looks like rest.
+    ranges: Vec<(f64, f64)>,
     /// The truth of each bin, `[bins, axes]`.
     truth: Array2<f64>,
     decoded_name: String,
@@ -50,6 +52,7 @@ impl View {
             about: rig.about.clone(),
             shown: axes.iter().map(|_| [ring(), ring()]).collect(),
             axes,
+            ranges: truth.axis_iter(Axis(1)).map(|values| range(values.iter().copied())).collect(),
             truth,
             decoded_name: rig.pair.output.clone(),
             decoded: None,
@@ -106,9 +109,7 @@ impl View {
     pub fn lines(&self) -> Vec<String> {
         let mut lines =
             vec![format!("{} · {}", self.title, self.about), format!("  {}", self.figures.line())];
-        for (axis, [decoded, truth]) in self.axes.iter().zip(&self.shown) {
-            // One scale for both, so that their heights compare.
-            let range = range(decoded.columns.iter().chain(&truth.columns));
+        for ((axis, [decoded, truth]), &range) in self.axes.iter().zip(&self.shown).zip(&self.ranges) {
             lines.push(format!("  {axis:>9} true    {}", truth.line(range)));
             lines.push(format!("  {:>9} decoded {}", "", decoded.line(range)));
         }
@@ -162,11 +163,12 @@ impl Ring {
     }
 }
 
-/// The least and the largest finite value; equal ones are moved apart.
-fn range<'a>(values: impl Iterator<Item = &'a f64>) -> (f64, f64) {
-    let finite = values.copied().filter(|value| value.is_finite());
-    let (low, high) = finite
-        .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| (low.min(value), high.max(value)));
+/// From the 1st to the 99th percentile of the finite values; equal ones are moved apart.
+fn range(values: impl Iterator<Item = f64>) -> (f64, f64) {
+    let mut finite: Vec<f64> = values.filter(|value| value.is_finite()).collect();
+    finite.sort_by(f64::total_cmp);
+    let at = |share: usize| finite.get(finite.len().saturating_sub(1) * share / 100).copied().unwrap_or(0.0);
+    let (low, high) = (at(1), at(99));
     if low < high { (low, high) } else { (low - 1.0, low + 1.0) }
 }
 
@@ -191,7 +193,8 @@ mod tests {
     fn a_sparkline_fills_its_range_and_leaves_gaps_blank() {
         let values = [0.0, 0.5, 1.0, f64::NAN, 9.0, -9.0];
         assert_eq!(sparkline(values.into_iter(), (0.0, 1.0)), "▁▅█ █▁");
-        assert_eq!(range([2.0, f64::NAN, 2.0].iter()), (1.0, 3.0));
+        assert_eq!(range([2.0, f64::NAN, 2.0].into_iter()), (1.0, 3.0));
+        assert_eq!(range((0..=200).map(f64::from)), (2.0, 198.0));
     }
 
     #[test]

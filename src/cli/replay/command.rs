@@ -121,7 +121,7 @@ fn write(
         None => writeln!(out, "  not recorded (--record)")?,
     }
     for query in queries::about(report, &options.url) {
-        writeln!(out, "    {}   # {}", query.curl(), query.about)?;
+        writeln!(out, "    # {}\n    {}", query.about, query.curl())?;
     }
     out.flush()
 }

@@ -77,7 +77,7 @@ impl Figures {
         let now = Instant::now();
         let within = self.recent.iter().filter(|(at, _)| now - *at <= RATE_OVER);
         let over = (now - self.started).min(RATE_OVER).as_secs_f64();
-        within.map(|(_, bins)| f64::from(*bins)).sum::<f64>() / over.max(1e-3)
+        within.map(|(_, bins)| u64::from(*bins)).sum::<u64>() as f64 / over.max(1e-3)
     }
 
     /// The server's lag of the newest answers (µs).

@@ -35,7 +35,8 @@ fn one_good_entry_among_many_bad_ones_serves() {
     repository.put("sae/1/cfg.json", b"{}");
     repository.put("binary-manifest/model.toml", [0xff, 0xfe]).put("binary-manifest/1/model.onnx", step());
     repository.put("unreadable/1/model.onnx", step());
-    fs::set_permissions(repository.path("unreadable/1/model.onnx"), fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(repository.path("unreadable/1/model.onnx"), fs::Permissions::from_mode(0o000))
+        .unwrap();
     repository.put("README.md", b"").put(".hidden/1/model.onnx", b"");
     repository.registry.first_scan();
 

@@ -1,0 +1,232 @@
+//! Time: where bins begin, other clocks, epochs, stamps.
+
+use crate::domain::frame::Frame;
+use crate::domain::output::EventKind;
+use crate::domain::settings::{BinsBy, GapPolicy};
+use crate::domain::signal::{ClockBy, SignalType};
+use crate::domain::time::Rate;
+use crate::error::{Fault, Kind};
+use crate::signal::aligner::Aligner;
+use crate::signal::clock::Relation;
+use crate::signal::refusal::Refusal;
+use crate::signal::testing::*;
+
+const W: i64 = WIDTH_NS as i64;
+
+fn stamped(mut frame: Frame, t_device_ns: i64) -> Frame {
+    frame.t_device_ns = Some(t_device_ns);
+    frame
+}
+
+#[test]
+fn t0_is_the_start_of_the_first_frame_of_the_first_required_signal() {
+    let mut rig = Rig::binned(|_| {});
+    assert_eq!(rig.aligner.grid(), None);
+    rig.push(stamped(rows(1_000, 2, &[1.0; 2]), 1_755_000_000_123_456_789));
+    assert_eq!(rig.aligner.grid().unwrap().t0_ns, 1_755_000_000_123_456_789);
+    assert_eq!(rig.bin(0).k, 0);
+    let mut rig = Rig::binned(|_| {});
+    rig.push(rows(5, 2, &[1.0; 2]));
+    assert_eq!(rig.aligner.grid().unwrap().t0_ns, 5 * W, "index times width from 0, without a stamp");
+}
+
+#[test]
+fn frames_of_other_signals_that_come_before_t0_is_known_are_kept() {
+    let mut rig = two_signals(|plan| plan.t0_ns = None);
+    rig.push_to(1, spikes(0, 3 * W, &[(0, 1), (0, W + 1), (0, 2 * W)]));
+    rig.push(stamped(rows(0, 2, &[1.0; 4]), W));
+    let second: Vec<f32> = rig.bins().iter().map(|bin| bin.inputs[1].values[0]).collect();
+    assert_eq!(second, [1.0, 1.0]);
+    assert_eq!(rig.aligner.counts().before_start, 1);
+}
+
+#[test]
+fn rows_that_start_off_the_grid_are_taken_within_the_tolerance_and_refused_beyond_it() {
+    let start = |t| {
+        let mut rig = Rig::binned(|plan| plan.t0_ns = Some(1_000));
+        rig.try_push(0, stamped(rows(7, 2, &[1.0; 2]), t)).map(|()| rig.bins().last().map(|bin| bin.k))
+    };
+    assert_eq!(start(1_000 + 3 * W + 2_000_000).unwrap(), Some(3));
+    assert_eq!(start(1_000 + 3 * W - 2_000_000).unwrap(), Some(3));
+    let fault = Fault::from(start(1_000 + 3 * W + 2_000_001).unwrap_err());
+    assert_eq!((fault.kind, fault.tensor.as_str()), (Kind::Invalid, "t_device_ns"));
+}
+
+#[test]
+fn indices_near_2_to_the_63_and_beyond_every_stamp_have_their_bins() {
+    let mut rig = Rig::binned(|_| {});
+    let first = (1 << 63) - 2;
+    rig.push(rows(first, 2, &[1.0; 8]));
+    assert_eq!(rig.values().len(), 4);
+    assert_eq!(rig.aligner.next_bin(), 4);
+    rig.push(rows(first + 5, 2, &[2.0; 2]));
+    assert_eq!(rig.aligner.next_bin(), 6);
+    let over = rig.try_push(0, rows(u64::MAX, 2, &[2.0; 2])).unwrap_err();
+    assert!(matches!(over, Refusal::Shape { tensor: "first_index", .. }));
+}
+
+#[test]
+fn a_stamp_that_disagrees_with_the_index_is_an_event_and_the_index_wins() {
+    let mut rig = Rig::binned(|_| {});
+    rig.push(stamped(rows(0, 2, &[1.0; 2]), 0));
+    rig.push(stamped(rows(1, 2, &[1.0; 2]), W + 2_000_000));
+    assert!(rig.notices(EventKind::ClockDisagrees).is_empty());
+    rig.push(stamped(rows(2, 2, &[1.0; 2]), 2 * W + 2_000_001));
+    assert_eq!(rig.notices(EventKind::ClockDisagrees).len(), 1);
+    assert_eq!(rig.aligner.next_bin(), 3);
+}
+
+#[test]
+fn a_declared_epoch_goes_on_with_k_and_its_gap_is_what_the_servers_clock_says() {
+    let mut rig = Rig::binned(|_| {});
+    rig.push(stamped(rows(1_000, 2, &[1.0; 4]), 50 * W));
+    rig.now_ns = 3 * W + 5;
+    let mut restarted = stamped(rows(0, 2, &[5.0; 4]), 0);
+    restarted.epoch = true;
+    rig.push(restarted);
+    let bins: Vec<(u64, bool)> = rig.bins().iter().map(|bin| (bin.k, bin.epoch)).collect();
+    assert_eq!(bins, [(0, false), (1, false), (2, false), (3, false), (4, false), (5, true), (6, false)]);
+    assert_eq!(rig.bin(5).inputs[0].values, [5.0; 2]);
+    let events = rig.notices(EventKind::ClockEpoch);
+    assert!(
+        events.len() == 1
+            && events[0].detail.contains("1000000000")
+            && events[0].detail.contains("stamp 0 ns")
+    );
+    rig.push(stamped(rows(2, 2, &[6.0; 2]), 2 * W));
+    assert_eq!(rig.bin(7).inputs[0].values, [6.0; 2]);
+    assert!(rig.notices(EventKind::ClockDisagrees).is_empty());
+}
+
+#[test]
+fn a_step_back_of_the_index_is_a_restart_only_if_the_stamps_went_on() {
+    let mut rig = Rig::binned(|_| {});
+    rig.push(stamped(rows(u64::from(u32::MAX), 2, &[1.0; 2]), 0));
+    rig.push(stamped(rows(0, 2, &[2.0; 2]), W));
+    assert_eq!(rig.notices(EventKind::ClockEpoch).len(), 1, "a counter of 32 bits rolled over");
+    assert_eq!(rig.values(), [(0, vec![1.0; 2]), (1, vec![2.0; 2])]);
+    rig.push(stamped(rows(0, 2, &[2.0; 2]), W));
+    assert_eq!(rig.notices(EventKind::Overlap).len(), 1, "the same again is no restart");
+    rig.push(rows(0, 2, &[2.0; 2]));
+    assert_eq!(rig.notices(EventKind::Overlap).len(), 2, "without a stamp nothing went on");
+}
+
+#[test]
+fn the_gap_before_an_epoch_follows_the_gap_policy() {
+    let restart = |gap| {
+        let mut rig = Rig::binned(|plan| plan.policies.gap = gap);
+        rig.push(rows(0, 2, &[1.0; 2]));
+        rig.now_ns = 2 * W;
+        let mut frame = rows(0, 2, &[5.0; 2]);
+        frame.epoch = true;
+        let refused = rig.try_push(0, frame);
+        (rig, refused)
+    };
+    let (rig, _) = restart(GapPolicy::Reset);
+    assert_eq!(rig.skipped(), [(1, 3)]);
+    assert!(rig.bin(3).reset.is_some());
+    assert!(matches!(restart(GapPolicy::Fail).1, Err(Refusal::Gap { .. })));
+}
+
+#[test]
+fn filters_do_not_span_two_epochs_and_statistics_do() {
+    let mut rig = Rig::binned(|plan| {
+        let chain = r#"[{"op": "smooth", "kernel": "exponential", "tau_ms": 60.0}]"#;
+        plan.inputs[0].0.chain = serde_json::from_str(chain).unwrap();
+    });
+    rig.push(rows(0, 2, &[1.0; 4]));
+    let mut restarted = rows(0, 2, &[1.0; 2]);
+    restarted.epoch = true;
+    rig.push(restarted);
+    assert_eq!(rig.bin(2).inputs[0].values, rig.bin(0).inputs[0].values);
+}
+
+#[test]
+fn a_declared_offset_maps_another_clock() {
+    let mut rig = two_signals(|plan| {
+        plan.signals[1].clock = "eeg".into();
+        plan.signals[1].clock_by = ClockBy::Declared;
+        plan.signals[1].clock_offset_ns = Some(-1_000);
+    });
+    rig.push(rows(0, 2, &[1.0; 4]));
+    rig.push_to(1, spikes(1_000, 1_000 + 2 * W, &[(0, W + 999), (0, W + 1_000)]));
+    let second: Vec<f32> = rig.bins().iter().map(|bin| bin.inputs[1].values[0]).collect();
+    assert_eq!(second, [1.0, 1.0]);
+}
+
+#[test]
+fn by_exchange_a_frame_is_refused_until_both_clocks_are_known_and_mapped_then() {
+    let mut rig = two_signals(|plan| plan.signals[1].clock = "eeg".into());
+    rig.push(rows(0, 2, &[1.0; 4]));
+    let events = || spikes(-500, 2 * W - 500, &[(0, W - 501), (0, W - 500)]);
+    let relation = |offset_ns| Relation { offset_ns, drift_ppm: 0.0, at_ns: 0, uncertainty_ns: 0 };
+    let fault = Fault::from(rig.try_push(1, events()).unwrap_err());
+    assert_eq!(fault.kind, Kind::ClockUnknown);
+    assert!(fault.detail.contains("probe of clock `eeg`"), "{fault}");
+    rig.aligner.set_relation("eeg", relation(1_500));
+    let fault = Fault::from(rig.try_push(1, events()).unwrap_err());
+    assert!(fault.detail.contains("probe of clock `device`"), "{fault}");
+    rig.aligner.set_relation("device", relation(1_000));
+    rig.push_to(1, events());
+    let second: Vec<f32> = rig.bins().iter().map(|bin| bin.inputs[1].values[0]).collect();
+    assert_eq!(second, [1.0, 1.0]);
+}
+
+#[test]
+fn by_arrival_a_frames_end_is_when_it_came_and_time_never_runs_back() {
+    let mut rig = two_signals(|plan| {
+        plan.signals[1].clock = "eeg".into();
+        plan.signals[1].clock_by = ClockBy::Arrival;
+    });
+    rig.now_ns = 10 * W; // the session's clock is 9 bins behind the server's
+    rig.push(rows(0, 2, &[1.0; 2]));
+    rig.push_to(1, spikes(777, 777 + W, &[(0, 777), (0, 776 + W)]));
+    assert_eq!(rig.bin(0).inputs[1].values, [2.0]);
+    rig.now_ns = 11 * W - W / 2; // half a bin early
+    rig.push_to(1, spikes(777 + W, 777 + 2 * W, &[(0, 777 + W)]));
+    rig.now_ns = 12 * W;
+    rig.push(rows(1, 2, &[1.0; 2]));
+    rig.push_to(1, spikes(777 + 2 * W, 777 + 3 * W, &[]));
+    assert_eq!(rig.bin(1).inputs[1].values, [1.0], "not into bin 0");
+}
+
+#[test]
+fn a_continuous_signal_is_averaged_over_the_whole_samples_of_a_bin() {
+    let mut rig = Rig::binned(|plan| {
+        plan.signals[0].kind = SignalType::Continuous;
+        plan.signals[0].rate = Rate::new(200, 1);
+        plan.inputs[0].0.kind = SignalType::Continuous;
+    });
+    rig.push(rows(0, 2, &[1.0, 10.0, 2.0, 20.0, 3.0, 30.0]));
+    assert!(rig.bins().is_empty());
+    rig.push(rows(3, 2, &[4.0, 40.0, 9.0, 9.0]));
+    assert_eq!(rig.values(), [(0, vec![2.5, 25.0])]);
+}
+
+#[test]
+fn a_width_that_is_no_whole_samples_is_refused_with_the_nearest_or_taken_with_nearest() {
+    let mut at_2048 = plan(vec![binned_signal(&["a"])]);
+    at_2048.signals[0].kind = SignalType::Continuous;
+    at_2048.signals[0].rate = Rate::new(2048, 1);
+    at_2048.inputs[0].0.kind = SignalType::Continuous;
+    let error = Aligner::new(at_2048.clone()).unwrap_err().to_string();
+    assert!(error.contains("19.53125 or 21.484375 ms") && error.contains("found 20 ms"), "{error}");
+    at_2048.policies.bins = BinsBy::Nearest;
+    let (aligner, warnings) = Aligner::new(at_2048).unwrap();
+    assert_eq!((aligner.width_ns().get(), warnings.len()), (19_531_250, 1));
+}
+
+#[test]
+fn a_mapped_signals_bin_may_hold_a_sample_more_or_fewer() {
+    let mut eeg = binned_signal(&["c"]);
+    (eeg.name, eeg.kind, eeg.rate) = ("eeg".into(), SignalType::Continuous, Rate::new(130, 1)); // 2.6 samples per bin
+    (eeg.clock, eeg.clock_by, eeg.clock_offset_ns) = ("eeg".into(), ClockBy::Declared, Some(0));
+    let mut plan = plan(vec![binned_signal(&["a"]), eeg]);
+    plan.t0_ns = Some(0);
+    plan.inputs[1].0.chain = serde_json::from_str(r#"[{"op": "bin", "reduce": "sum"}]"#).unwrap();
+    let mut rig = Rig::of(plan);
+    rig.push(rows(0, 1, &[0.0; 5]));
+    rig.push_to(1, stamped(rows(0, 1, &[1.0; 13]), 0));
+    let second: Vec<f32> = rig.bins().iter().map(|bin| bin.inputs[1].values[0]).collect();
+    assert_eq!(second, [3.0, 3.0, 2.0, 3.0, 2.0]);
+}
