@@ -1,5 +1,12 @@
 //! All tests that look at latentd from outside its rooms: one binary, linked once.
 
+mod gaps; // samples that never came
+mod late; // data before, again, too late; a backlog
 mod layers; // who may know whom
 mod live; // sessions and frames: the main road
+mod nan; // what is not finite, in and out
+mod order; // which frame comes next
+mod resets; // the state starting anew
+mod signals; // what a rig may send
+mod stalls; // silence, clocks, restarts
 mod support; // the real binary, small models, rigs
