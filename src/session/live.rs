@@ -38,6 +38,9 @@ use crate::wire::{self, v1};
 /// Due time of a bin whose session asks for none, in bins: enough to keep the order, never a promise.
 const DUE_BINS: u32 = 2;
 
+/// What a road may be late without its bins being a backlog.
+const ROAD_JITTER: Duration = Duration::from_millis(20);
+
 /// What a session is made of; all of it proven by whoever opens it.
 pub struct Made {
     /// Its id.
@@ -262,6 +265,7 @@ impl Session {
 
     /// Takes frames that came together, each with its sink, and steps what they close. The answers come by the sinks.
     pub fn feed(self: &Arc<Self>, frames: impl IntoIterator<Item = (v1::Frame, Sink)>, received: Stamp) {
+        let _span = tracing::debug_span!("session.feed", session.id = %self.id).entered();
         let mut core = self.core.lock();
         core.last_sign = received.instant;
         for (frame, sink) in frames {
@@ -335,7 +339,9 @@ impl Session {
         }
     }
 
-    fn ingest(&self, core: &mut Core, wire_frame: v1::Frame, sink: Sink, received: Stamp) {
+    fn ingest(&self, core: &mut Core, mut wire_frame: v1::Frame, sink: Sink, received: Stamp) {
+        // The token is a secret of the rig; it is not recorded.
+        wire_frame.writer.clear();
         let signal = match self.signal(&wire_frame.signal) {
             Ok(signal) => signal,
             Err(fault) => return sink.fault(fault.about(&wire_frame.signal, wire_frame.seq)),
@@ -412,9 +418,7 @@ impl Session {
                 Step::Bin(bin) => core.work.push_back(Work::Bin(Box::new(bin))),
                 Step::Skipped { from, to } => core.work.push_back(Work::Skipped { to, bins: to - from }),
                 Step::Notice(notice) => {
-                    if notice.kind == EventKind::Gap {
-                        self.meter.gap();
-                    }
+                    self.meter.happened(&notice);
                     self.tell(core, notice);
                 }
             }
@@ -922,11 +926,12 @@ impl Core {
         })
     }
 
-    /// Whether a bin that ends at `end_ns` came more than two bins later than the road at its best would have brought it.
+    /// Whether a bin that ends at `end_ns` came later than the road at its best would have brought it, by more than two
+    /// bins and more than the road's jitter.
     fn is_behind(&mut self, end_ns: i64, arrived_ns: i64, width: Duration) -> bool {
         let took_ns = arrived_ns.saturating_sub(end_ns);
         let best_ns = *self.road_ns.insert(self.road_ns.map_or(took_ns, |best| best.min(took_ns)));
-        i128::from(took_ns) - i128::from(best_ns) > 2 * width.as_nanos() as i128
+        i128::from(took_ns) - i128::from(best_ns) > (2 * width).max(ROAD_JITTER).as_nanos() as i128
     }
 
     /// Answers every frame that will not be stepped any more with `unavailable`.
