@@ -1,5 +1,6 @@
 //! All tests that look at latentd from outside its rooms: one binary, linked once.
 
+mod faults; // every kind of fault, on every road
 mod gaps; // samples that never came
 mod late; // data before, again, too late; a backlog
 mod layers; // who may know whom
@@ -10,3 +11,4 @@ mod resets; // the state starting anew
 mod signals; // what a rig may send
 mod stalls; // silence, clocks, restarts
 mod support; // the real binary, small models, rigs
+mod writers; // who may write

@@ -114,7 +114,7 @@ async fn a_mask_is_sticky_and_as_long_as_the_channels() {
 async fn a_bin_whose_output_is_not_finite_is_invalid_and_leaves_the_state_as_it_was() {
     let server = Setup::new().key("invalid_limit", 3).start().await;
     let rig = server.open(recorded(fragile())).await;
-    // Output 0 is the sum of what came, output 1 its logarithm.
+    // Output 0 is the sum of what came, output 1 the logarithm of the input and one more.
     let output = rig.send(counts(0, 0, &[[1.0, 2.0]])).await;
     assert_eq!(blocks::<2>(&output, 0), [[1.0, 2.0]]);
     let output = rig.send(counts(1, 1, &[[4.0, -8.0], [2.0, 2.0]])).await;
@@ -127,7 +127,7 @@ async fn a_bin_whose_output_is_not_finite_is_invalid_and_leaves_the_state_as_it_
     }
     assert_eq!(blocks::<2>(&output, 0)[1], [3.0, 4.0], "the state is that of before the invalid bin");
     // Infinity is as bad; two in a row are under the limit.
-    let output = rig.send(counts(2, 3, &[[0.0, 1.0], [0.0, 1.0], [1.0, 1.0]])).await;
+    let output = rig.send(counts(2, 3, &[[-1.0, 1.0], [-1.0, 1.0], [1.0, 1.0]])).await;
     assert_eq!(flag_names(&output), [vec!["output_invalid"], vec!["output_invalid"], vec![]]);
     assert_eq!(blocks::<2>(&output, 0)[2], [4.0, 5.0]);
     // Three in a row: the state starts anew.
@@ -190,7 +190,7 @@ inputs = { spikes = "signal:spikes" }
     assert_eq!(blocks::<2>(&output, sum), [[1.0, 2.0]]);
     assert_eq!(blocks::<2>(&output, second), [chain.step([1.0, 2.0])]);
     assert_eq!(blocks::<2>(&output, apart), [alone.step([1.0, 2.0])]);
-    let output = rig.send(counts(1, 1, &[[-1.0, 2.0]])).await;
+    let output = rig.send(counts(1, 1, &[[-4.0, 2.0]])).await;
     assert_eq!(flag_names(&output), [["output_invalid"]]);
     for number in [sum, second] {
         assert!(blocks::<2>(&output, number)[0].iter().all(|value| value.is_nan()));
@@ -198,7 +198,7 @@ inputs = { spikes = "signal:spikes" }
     let kept = alone;
     assert_eq!(
         blocks::<2>(&output, apart),
-        [alone.step([-1.0, 2.0])],
+        [alone.step([-4.0, 2.0])],
         "a stage that it does not feed is answered"
     );
     alone = kept;

@@ -97,6 +97,13 @@ async fn an_end_without_a_start_and_a_start_without_an_end_are_broken_trials_by_
     rig.close().await;
     let event = server.event(&run, "trial_broken").await;
     assert_eq!((event.count, event.signal.as_str()), (2, "ttl"));
-    assert!(event.detail.contains("12000000") && event.detail.contains("15000000"), "{}", event.detail);
+    // Merged into one entry of ten seconds, which keeps the first sentence.
+    assert!(event.detail.contains("an end at 3000000 ns has no start"), "{}", event.detail);
+    let rig = server.open(trials()).await;
+    rig.send(markers("ttl", 0, &[(15 * MS, "start"), (12 * MS, "start")])).await;
+    let run = rig.run().to_owned();
+    rig.close().await;
+    let event = server.event(&run, "trial_broken").await;
+    assert!(event.detail.contains("started at 12000000 ns has no end before the start at 15000000 ns"));
     server.stop().await;
 }
