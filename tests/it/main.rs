@@ -1,5 +1,6 @@
 //! All tests that look at latentd from outside its rooms: one binary, linked once.
 
+mod engine; // a failing engine, in process
 mod faults; // every kind of fault, on every road
 mod gaps; // samples that never came
 mod late; // data before, again, too late; a backlog
@@ -7,6 +8,8 @@ mod layers; // who may know whom
 mod live; // sessions and frames: the main road
 mod nan; // what is not finite, in and out
 mod order; // which frame comes next
+mod parity; // every road answers alike
+mod released; // the schema, against the released one
 mod resets; // the state starting anew
 mod signals; // what a rig may send
 mod stalls; // silence, clocks, restarts
