@@ -1,11 +1,13 @@
 //! All tests that look at latentd from outside its rooms: one binary, linked once.
 
+mod deadlines; // lag, silence, the end
 mod engine; // a failing engine, in process
 mod faults; // every kind of fault, on every road
 mod gaps; // samples that never came
 mod late; // data before, again, too late; a backlog
 mod layers; // who may know whom
 mod live; // sessions and frames: the main road
+mod model_based; // random sessions against a plain model
 mod nan; // what is not finite, in and out
 mod order; // which frame comes next
 mod parity; // every road answers alike
