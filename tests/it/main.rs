@@ -11,9 +11,11 @@ mod model_based; // random sessions against a plain model
 mod nan; // what is not finite, in and out
 mod order; // which frame comes next
 mod parity; // every road answers alike
+mod preprocess; // what a chain does to a stream
 mod released; // the schema, against the released one
 mod resets; // the state starting anew
 mod signals; // what a rig may send
 mod stalls; // silence, clocks, restarts
+mod start; // starts that must fail
 mod support; // the real binary, small models, rigs
 mod writers; // who may write
