@@ -15,6 +15,7 @@ setup: ## fetch what the build does not: ONNX Runtime; nothing is done twice
 	@$(PYTHON) setup/onnxruntime.py
 
 demo: setup ## two rigs, real and simulated, through a server of their own
+	@$(PYTHON) setup/receptor.py
 	$(CARGO) run --release --quiet -- demo
 
 serve: setup ## serve models/ on 127.0.0.1:8080 (HTTP) and :8081 (gRPC)

@@ -165,7 +165,7 @@ impl Live {
             invalid_limit: self.limits.invalid_limit,
             window: self.limits.window,
             idle_timeout: Duration::try_from_secs_f64(open.idle_timeout_s).unwrap_or(Duration::MAX),
-            meter: self.models.meter(&plan, open.policies.gap),
+            meter: self.models.meter(&plan, &open.policies),
         };
         let made = Session::new(made, tokens);
         if let Err(fault) = self.table.add(Arc::clone(&made)) {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::batch::{Place, Pool, Refused};
 use crate::domain::caller::Caller;
 use crate::domain::ids::Version;
-use crate::domain::settings::GapPolicy;
+use crate::domain::settings::Policies;
 use crate::engine::Engine;
 use crate::error::{Fault, Kind, clip, there_is};
 use crate::metrics::{Metrics, ModelState};
@@ -145,11 +145,11 @@ impl Models {
     }
 
     /// What a session on this plan tells the metrics.
-    pub fn meter(&self, plan: &Plan, gap: GapPolicy) -> Meter {
+    pub fn meter(&self, plan: &Plan, policies: &Policies) -> Meter {
         let of = |stage: &crate::pipeline::plan::Stage| self.metrics.model(&stage.version.model);
         let first = of(&plan.stages[0]);
         let last = plan.stages.last().map_or_else(|| first.clone(), of);
-        Meter::new(Arc::clone(&self.metrics), self.metrics.pipeline(&plan.name), first, last, gap)
+        Meter::new(Arc::clone(&self.metrics), self.metrics.pipeline(&plan.name), first, last, policies)
     }
 
     /// Within what bit-equality is claimed.

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use crate::domain::settings::GapPolicy;
+use crate::domain::output::{EventKind, Notice};
+use crate::domain::settings::{GapPolicy, LatePolicy, Policies};
 use crate::metrics::{Metrics, ModelMetrics, Outcome, PipelineMetrics, SessionGauge, SessionState, Stage};
 
 /// The metrics of one session. Its gauge counts the session for as long as it lives.
@@ -17,6 +18,7 @@ pub struct Meter {
     first: ModelMetrics,
     last: ModelMetrics,
     gap: GapPolicy,
+    late: LatePolicy,
     gauge: Mutex<SessionGauge>,
 }
 
@@ -27,14 +29,28 @@ impl Meter {
         pipeline: PipelineMetrics,
         first: ModelMetrics,
         last: ModelMetrics,
-        gap: GapPolicy,
+        policies: &Policies,
     ) -> Self {
         let gauge = Mutex::new(all.session(SessionState::Open));
-        Self { all, pipeline, first, last, gap, gauge }
+        Self { all, pipeline, first, last, gap: policies.gap, late: policies.late, gauge }
     }
 
-    pub(super) fn gap(&self) {
-        self.all.gap(self.gap);
+    /// Counts a gap, or the closed bins that data came for.
+    pub(super) fn happened(&self, notice: &Notice) {
+        match notice.kind {
+            EventKind::Gap => self.all.gap(self.gap),
+            EventKind::Late => {
+                let bins = match (notice.from_bin, notice.to_bin) {
+                    (Some(from), Some(to)) => to.saturating_sub(from),
+                    _ => 1,
+                };
+                self.pipeline.bins_done(Outcome::Late, bins);
+                if self.late == LatePolicy::Drop {
+                    self.pipeline.bins_done(Outcome::Dropped, bins);
+                }
+            }
+            _ => {}
+        }
     }
 
     pub(super) fn bins(&self, outcome: Outcome, bins: u64) {

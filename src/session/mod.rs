@@ -7,8 +7,12 @@
 //! Must not know: HTTP, gRPC, SQL, ONNX.
 
 pub mod attach; // a stream that writes
+pub mod live; // the session's own door
+mod core; // what a session owns behind its lock
+mod ingest; // frames in
+mod stepping; // bins through the pipeline, one at a time
+mod answering; // answers out
 mod lag; // how long answers took
-pub mod live; // the session itself
 pub mod order; // seq, repeated answers, writers
 pub mod outbox; // messages that wait for a stream
 pub mod meter; // what a session tells the metrics

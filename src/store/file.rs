@@ -82,6 +82,8 @@ impl SqliteFile {
             .synchronous(SqliteSynchronous::Full)
             .busy_timeout(BUSY_TIMEOUT)
             .pragma("journal_size_limit", wal_limit_bytes.to_string())
+            // In pages; written back in larger pieces, a page that many commits changed is written once.
+            .pragma("wal_autocheckpoint", "4000")
             .disable_statement_logging();
         let at_open = |source| StoreError::Open { path: path.to_owned(), source };
         let mut write = options.connect().await.map_err(at_open)?;

@@ -42,6 +42,21 @@ pub enum Pace {
     Max,
 }
 
+/// A load on a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Load {
+    /// The road.
+    pub road: Road,
+    /// Rigs at once, a session each.
+    pub sessions: usize,
+    /// How fast each goes.
+    pub pace: Pace,
+    /// Whether the sessions are recorded.
+    pub record: bool,
+    /// How long it is measured, after the warm-up.
+    pub during: Duration,
+}
+
 /// What was measured.
 #[derive(Clone, Debug, Default)]
 pub struct Measured {
@@ -51,20 +66,14 @@ pub struct Measured {
     pub rows_per_s: f64,
 }
 
-/// Runs `sessions` rigs for `during` against the server at `addrs`.
-pub async fn run(
-    road: Road,
-    addrs: ServerAddrs,
-    sessions: usize,
-    pace: Pace,
-    during: Duration,
-) -> Result<Measured, BenchError> {
+/// Puts the load on the server at `addrs`.
+pub async fn run(addrs: ServerAddrs, load: Load) -> Result<Measured, BenchError> {
     let mut rigs = JoinSet::new();
-    for number in 0..sessions {
+    for number in 0..load.sessions {
         rigs.spawn(async move {
-            match road {
-                Road::Grpc => grpc(addrs, number, sessions, pace, during).await,
-                Road::Http => http(addrs, number, sessions, pace, during).await,
+            match load.road {
+                Road::Grpc => grpc(addrs, number, load).await,
+                Road::Http => http(addrs, number, load).await,
             }
         });
     }
@@ -77,12 +86,13 @@ pub async fn run(
     Ok(all)
 }
 
-fn open_request(number: usize) -> v1::OpenRequest {
+fn open_request(number: usize, load: Load) -> v1::OpenRequest {
     v1::OpenRequest {
         pipeline: PIPELINE.into(),
         rig: format!("bench-{number}"),
         channels_by: "order".into(),
         t0_ns: Some(0),
+        record: load.record.then(v1::Record::default),
         ..Default::default()
     }
 }
@@ -124,7 +134,8 @@ struct Clock {
 
 impl Clock {
     /// Rigs at a pace start spread over it.
-    fn new(number: usize, sessions: usize, pace: Pace, during: Duration) -> Self {
+    fn new(number: usize, load: Load) -> Self {
+        let Load { sessions, pace, during, .. } = load;
         let now = Instant::now();
         let next = match pace {
             Pace::Every(every) => now + every.mul_f64(number as f64 / sessions as f64),
@@ -168,23 +179,17 @@ fn proven(output: &v1::Output) -> Result<(), BenchError> {
     Err(BenchError::Answer(format!("expected one bin with its outputs, found n = {}", output.n)))
 }
 
-async fn grpc(
-    addrs: ServerAddrs,
-    number: usize,
-    sessions: usize,
-    pace: Pace,
-    during: Duration,
-) -> Result<Measured, BenchError> {
+async fn grpc(addrs: ServerAddrs, number: usize, load: Load) -> Result<Measured, BenchError> {
     let mut client = player::connect(&addrs.grpc.to_string()).await?;
-    let opened = client.open(open_request(number)).await?.into_inner();
+    let opened = client.open(open_request(number, load)).await?.into_inner();
     let (up, rest) = mpsc::channel(AHEAD + 1);
     let writer = opened.writers.values().next().cloned().unwrap_or_default();
     let attach = v1::Attach { session: opened.session.clone(), writer, signal: None };
     let gone = || BenchError::Answer("the stream ended".into());
     up.send(v1::Up { message: Some(UpMessage::Attach(attach)) }).await.map_err(|_| gone())?;
     let mut down = client.stream(ReceiverStream::new(rest)).await?.into_inner();
-    let mut clock = Clock::new(number, sessions, pace, during);
-    let ahead = if pace == Pace::Max { AHEAD.min(opened.window as usize).max(1) } else { 1 };
+    let mut clock = Clock::new(number, load);
+    let ahead = if load.pace == Pace::Max { AHEAD.min(opened.window as usize).max(1) } else { 1 };
     let (mut seq, mut sent, mut goes_on) = (0, VecDeque::new(), true);
     while goes_on || !sent.is_empty() {
         while goes_on && sent.len() < ahead {
@@ -210,21 +215,15 @@ async fn grpc(
     Ok(measured)
 }
 
-async fn http(
-    addrs: ServerAddrs,
-    number: usize,
-    sessions: usize,
-    pace: Pace,
-    during: Duration,
-) -> Result<Measured, BenchError> {
+async fn http(addrs: ServerAddrs, number: usize, load: Load) -> Result<Measured, BenchError> {
     let client = reqwest::Client::builder().tcp_nodelay(true).build()?;
     let base = format!("http://{}/v1/sessions", addrs.http);
     let open = client.post(&base).header("content-type", "application/json");
-    let opened = body(open.body(json::write(&open_request(number)))).await?;
+    let opened = body(open.body(json::write(&open_request(number, load)))).await?;
     let opened: v1::OpenReply = json::read(&opened).map_err(|fault| BenchError::Answer(fault.detail))?;
     let writer = opened.writers.values().next().cloned().unwrap_or_default();
     let frames = format!("{base}/{}/frames", opened.session);
-    let mut clock = Clock::new(number, sessions, pace, during);
+    let mut clock = Clock::new(number, load);
     let mut goes_on = true;
     for seq in 0.. {
         if !goes_on {

@@ -14,7 +14,7 @@ pub mod floor; // bare servers, the bare loop
 pub mod load; // rigs that measure
 
 use floor::{Floors, Model};
-use load::{Measured, Pace, Road};
+use load::{Load, Measured, Pace, Road};
 
 use super::demo::ServerAddrs;
 use super::replay::player::PlayError;
@@ -98,13 +98,7 @@ pub enum BenchError {
     Write(#[from] std::io::Error),
 }
 
-/// Server and floor under the same load.
-struct Pairing {
-    server: Measured,
-    floor: Measured,
-}
-
-/// Measures and writes the table to `out`.
+/// Measures and writes the tables to `out`.
 pub async fn run(
     addrs: ServerAddrs,
     engine: Arc<dyn Engine>,
@@ -123,98 +117,105 @@ pub async fn run(
          {} threads; the model alone in a loop, one thread",
         options.threads
     )?;
+    let mut bench = Bench { addrs, floors: floors.addrs, model, options, out };
     for (road, name) in [(Road::Grpc, "gRPC stream"), (Road::Http, "HTTP frames")] {
-        latency(road, name, addrs, &floors, options, out).await?;
-        throughput(road, name, addrs, &floors, &model, options, out).await?;
+        bench.latency(road, name).await?;
+        bench.throughput(road, name).await?;
     }
-    Ok(out.flush()?)
+    bench.recording().await?;
+    Ok(bench.out.flush()?)
 }
 
-async fn latency(
-    road: Road,
-    name: &str,
+/// A bench in progress.
+struct Bench<'a, W> {
     addrs: ServerAddrs,
-    floors: &Floors,
-    options: &BenchOptions,
-    out: &mut (impl Write + Send),
-) -> Result<(), BenchError> {
-    writeln!(out, "\n{name}, step latency at {} ms bins (round trip, ms)", BIN.as_millis())?;
-    writeln!(
-        out,
-        "{:>9} {:>17} {:>17} {:>13}",
-        "sessions", "latentd p50 / p99", "floor p50 / p99", "ratio p50/p99"
-    )?;
-    for &sessions in &options.sessions {
-        let Pairing { server, floor } =
-            pairing(road, addrs, floors, sessions, Pace::Every(BIN), options).await?;
-        let (server, floor) = (Percentiles::of(server.round_trips_us), Percentiles::of(floor.round_trips_us));
-        writeln!(
-            out,
-            "{sessions:>9} {:>8.3} / {:>6.3} {:>8.3} / {:>6.3} {:>5.2} / {:>5.2}",
-            server.p50 / 1e3,
-            server.p99 / 1e3,
-            floor.p50 / 1e3,
-            floor.p99 / 1e3,
-            server.p50 / floor.p50,
-            server.p99 / floor.p99
-        )?;
-        out.flush()?;
-    }
-    Ok(())
+    floors: ServerAddrs,
+    model: Model,
+    options: &'a BenchOptions,
+    out: &'a mut W,
 }
 
-async fn throughput(
-    road: Road,
-    name: &str,
-    addrs: ServerAddrs,
-    floors: &Floors,
-    model: &Model,
-    options: &BenchOptions,
-    out: &mut (impl Write + Send),
-) -> Result<(), BenchError> {
-    writeln!(out, "\n{name}, throughput as fast as it is answered (rows/s)")?;
-    writeln!(
-        out,
-        "{:>9} {:>10} {:>10} {:>6} {:>14} {:>6}",
-        "sessions", "latentd", "floor", "ratio", "loop, batched", "share"
-    )?;
-    for &sessions in &options.sessions {
-        let Pairing { server, floor } = pairing(road, addrs, floors, sessions, Pace::Max, options).await?;
-        let (model, during) = (model.clone(), options.during);
-        let alone = tokio::task::spawn_blocking(move || floor::batched_loop(&model, sessions, during));
-        let alone = alone.await??;
-        writeln!(
-            out,
-            "{sessions:>9} {:>10.0} {:>10.0} {:>6.2} {alone:>14.0} {:>6.2}",
-            server.rows_per_s,
-            floor.rows_per_s,
-            server.rows_per_s / floor.rows_per_s,
-            server.rows_per_s / alone
-        )?;
-        out.flush()?;
+impl<W: Write + Send> Bench<'_, W> {
+    fn load(&self, road: Road, sessions: usize, pace: Pace) -> Load {
+        Load { road, sessions, pace, record: false, during: self.options.during }
     }
-    Ok(())
-}
 
-/// The same load on server and floor, in turn.
-async fn pairing(
-    road: Road,
-    addrs: ServerAddrs,
-    floors: &Floors,
-    sessions: usize,
-    pace: Pace,
-    options: &BenchOptions,
-) -> Result<Pairing, BenchError> {
-    let mut pairing = Pairing { server: Measured::default(), floor: Measured::default() };
-    let rounds = options.rounds.max(1);
-    for _ in 0..rounds {
-        for (addrs, measured) in [(addrs, &mut pairing.server), (floors.addrs, &mut pairing.floor)] {
-            let round = load::run(road, addrs, sessions, pace, options.during).await?;
-            measured.round_trips_us.extend(round.round_trips_us);
-            measured.rows_per_s += round.rows_per_s / rounds as f64;
+    async fn latency(&mut self, road: Road, name: &str) -> Result<(), BenchError> {
+        self.latency_head(name, ["latentd", "floor"])?;
+        for &sessions in &self.options.sessions {
+            let load = self.load(road, sessions, Pace::Every(BIN));
+            let measured = self.in_turn([(self.addrs, load), (self.floors, load)]).await?;
+            self.latency_row(sessions, measured)?;
         }
+        Ok(())
     }
-    Ok(pairing)
+
+    async fn throughput(&mut self, road: Road, name: &str) -> Result<(), BenchError> {
+        writeln!(self.out, "\n{name}, throughput as fast as it is answered (rows/s)")?;
+        let head = ["sessions", "latentd", "floor", "ratio", "loop, batched", "share"];
+        let [sessions, server, floor, ratio, alone, share] = head;
+        writeln!(self.out, "{sessions:>9} {server:>10} {floor:>10} {ratio:>6} {alone:>14} {share:>6}")?;
+        for &sessions in &self.options.sessions {
+            let load = self.load(road, sessions, Pace::Max);
+            let [server, floor] = self.in_turn([(self.addrs, load), (self.floors, load)]).await?;
+            let (model, during) = (self.model.clone(), self.options.during);
+            let alone = tokio::task::spawn_blocking(move || floor::batched_loop(&model, sessions, during));
+            let (server, floor, alone) = (server.rows_per_s, floor.rows_per_s, alone.await??);
+            let (ratio, share) = (server / floor, server / alone);
+            writeln!(
+                self.out,
+                "{sessions:>9} {server:>10.0} {floor:>10.0} {ratio:>6.2} {alone:>14.0} {share:>6.2}"
+            )?;
+            self.out.flush()?;
+        }
+        Ok(())
+    }
+
+    async fn recording(&mut self) -> Result<(), BenchError> {
+        self.latency_head("gRPC stream, recording on against off", ["on", "off"])?;
+        for &sessions in &self.options.sessions {
+            let off = self.load(Road::Grpc, sessions, Pace::Every(BIN));
+            let on = Load { record: true, ..off };
+            let measured = self.in_turn([(self.addrs, on), (self.addrs, off)]).await?;
+            self.latency_row(sessions, measured)?;
+        }
+        Ok(())
+    }
+
+    fn latency_head(&mut self, name: &str, [one, other]: [&str; 2]) -> Result<(), BenchError> {
+        writeln!(self.out, "\n{name}, step latency at {} ms bins (round trip, ms)", BIN.as_millis())?;
+        let (one, other) = (format!("{one} p50 / p99"), format!("{other} p50 / p99"));
+        Ok(writeln!(self.out, "{:>9} {one:>17} {other:>17} {:>13}", "sessions", "ratio p50/p99")?)
+    }
+
+    fn latency_row(&mut self, sessions: usize, measured: [Measured; 2]) -> Result<(), BenchError> {
+        let [one, other] = measured.map(|measured| Percentiles::of(measured.round_trips_us));
+        writeln!(
+            self.out,
+            "{sessions:>9} {:>8.3} / {:>6.3} {:>8.3} / {:>6.3} {:>5.2} / {:>5.2}",
+            one.p50 / 1e3,
+            one.p99 / 1e3,
+            other.p50 / 1e3,
+            other.p99 / 1e3,
+            one.p50 / other.p50,
+            one.p99 / other.p99
+        )?;
+        Ok(self.out.flush()?)
+    }
+
+    /// Both loads, in turn for as many rounds as are asked; the samples put together.
+    async fn in_turn(&self, loads: [(ServerAddrs, Load); 2]) -> Result<[Measured; 2], BenchError> {
+        let mut all = [Measured::default(), Measured::default()];
+        let rounds = self.options.rounds.max(1);
+        for _ in 0..rounds {
+            for ((addrs, load), measured) in loads.into_iter().zip(&mut all) {
+                let round = load::run(addrs, load).await?;
+                measured.round_trips_us.extend(round.round_trips_us);
+                measured.rows_per_s += round.rows_per_s / rounds as f64;
+            }
+        }
+        Ok(all)
+    }
 }
 
 #[cfg(test)]
@@ -244,7 +245,7 @@ mod tests {
         let table = String::from_utf8(table).unwrap();
         println!("{table}");
         let rows = table.lines().filter(|line| line.trim_start().starts_with(['1', '3'])).count();
-        assert_eq!(rows, 2 * 2 * options.sessions.len(), "{table}");
+        assert_eq!(rows, 5 * options.sessions.len(), "{table}");
         assert!(!table.contains("NaN") && !table.contains("inf"), "{table}");
     }
 }

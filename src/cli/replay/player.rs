@@ -374,8 +374,8 @@ impl<W: FnMut(Played<'_>) + Send> Play<'_, W> {
         let mut attaches = 0;
         while !self.is_done() {
             match self.turn(&mut stream).await {
-                Ok(answered) if answered => attaches = 0,
-                Ok(_) => {}
+                Ok(true) => attaches = 0,
+                Ok(false) => {}
                 Err(Broken::For(error)) => return Err(error),
                 Err(Broken::Stream(status)) => {
                     attaches += 1;

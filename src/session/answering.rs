@@ -1,0 +1,201 @@
+//! Answers out: what a frame has closed becomes a record first, then messages.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use super::core::{Awaiting, Core, End};
+use super::live::Session;
+use super::order::Answer;
+use super::outbox::Outgoing;
+use super::part::Part;
+use crate::domain::output::Flags;
+use crate::domain::settings::Ack;
+use crate::recorder::{OutputColumn, Record, Ticket};
+use crate::wire::v1;
+
+impl Session {
+    /// Everything that this frame closed has been stepped: record it, answer it.
+    pub(super) fn answer(&self, core: &mut Core, end: End) {
+        let mut parts = std::mem::take(&mut core.parts);
+        let now = Instant::now();
+        let lag = now.duration_since(end.received.instant);
+        let lag_us = lag.as_secs_f64() * 1e6;
+        let bins: u64 = parts.iter().map(Part::n).sum();
+        if bins > 0 && end.cause.is_some() {
+            core.lag.add(lag_us);
+            self.meter.step(lag);
+            if self.deadline.is_some_and(|deadline| lag > deadline) {
+                parts.iter_mut().for_each(|part| part.flag_all(Flags::DEADLINE_MISSED));
+                core.tally.deadline_missed += bins;
+                self.meter.deadline_missed(bins);
+            }
+        }
+        let ticket = self.record(core, &end, &mut parts);
+        let Some(cause) = end.cause else {
+            return self.push(core, parts);
+        };
+        if cause.once {
+            let mut all = std::mem::take(&mut core.held);
+            all.append(&mut parts);
+            parts = Self::join(all);
+            if parts.len() > 1 {
+                core.held = parts.split_off(1);
+            }
+        } else {
+            // Bins that were held for an HTTP answer go first.
+            let held = std::mem::take(&mut core.held);
+            if !held.is_empty() {
+                parts = Self::join(held.into_iter().chain(parts).collect());
+            }
+        }
+        let answer = match cause.fault {
+            Some(fault) => {
+                core.held.append(&mut parts);
+                Answer::Fault(fault)
+            }
+            None => {
+                if parts.is_empty() {
+                    parts.push(Part::new(std::mem::take(&mut core.skipped), cause.bins_until, Vec::new()));
+                }
+                let none_wanted = vec![false; self.wanted.len()];
+                let wanted = if cause.reply { &self.wanted } else { &none_wanted };
+                let durable_seq = self.durable_seq();
+                let outputs = parts.into_iter().map(|part| v1::Output {
+                    signal: self.signals[cause.signal].name.to_string(),
+                    seq: Some(cause.seq),
+                    lag_us: Some(v1::Lag {
+                        queue: end.queued.as_secs_f64() * 1e6,
+                        compute: end.compute.as_secs_f64() * 1e6,
+                        total: lag_us,
+                    }),
+                    durable_seq: durable_seq.clone(),
+                    echo: cause.echo.clone(),
+                    ..part.message(wanted)
+                });
+                Answer::Outputs(outputs.collect())
+            }
+        };
+        match (self.ack, ticket) {
+            (Ack::Durable, Some(ticket)) => {
+                core.awaiting.push_back(Awaiting { ticket, signal: cause.signal, seq: cause.seq, answer });
+                self.durable_due.notify_one();
+            }
+            _ => core.orders[cause.signal].answer(cause.seq, answer),
+        }
+        if bins > 0 {
+            self.meter.replied(now.elapsed());
+        }
+    }
+
+    /// Joins parts that go on from one another.
+    pub(super) fn join(parts: Vec<Part>) -> Vec<Part> {
+        let mut joined: Vec<Part> = Vec::with_capacity(parts.len());
+        for part in parts {
+            match joined.last_mut() {
+                Some(last) if last.joins(&part) => last.join(part),
+                _ => joined.push(part),
+            }
+        }
+        joined
+    }
+
+    /// Bins that closed without a frame: to the attached streams, or kept for the next answer.
+    pub(super) fn push(&self, core: &mut Core, parts: Vec<Part>) {
+        let outboxes = core.outboxes();
+        if outboxes.is_empty() {
+            core.held.extend(parts);
+            return;
+        }
+        for part in parts {
+            let output = v1::Output { durable_seq: self.durable_seq(), ..part.message(&self.wanted) };
+            for outbox in &outboxes {
+                outbox.put(Outgoing::Message(v1::down::Message::Output(output.clone())));
+            }
+        }
+    }
+
+    /// Hands the answer's bins and its frame to the recorder; flags the bins that it has no room for.
+    pub(super) fn record(&self, core: &mut Core, end: &End, parts: &mut [Part]) -> Option<Ticket> {
+        let recorder = self.recorder.as_ref()?;
+        let mut records: Vec<Record> = Vec::with_capacity(parts.len() + 2);
+        if !core.t0_told
+            && let Some(grid) = core.aligner.grid()
+        {
+            core.t0_told = true;
+            records.push(Record::T0 { t0_ns: grid.t0_ns });
+        }
+        records.extend(parts.iter().map(|part| self.bins_record(part)));
+        if let Some(cause) = &end.cause {
+            records.push(Record::Frame {
+                signal: cause.signal,
+                seq: cause.seq,
+                bytes: cause.data.clone(),
+                bins_until: cause.bins_until,
+            });
+        }
+        let Some(room) = recorder.reserve(records.iter().map(Record::size_bytes).sum()) else {
+            for part in parts {
+                part.flag_all(Flags::NOT_RECORDED);
+                recorder.not_recorded(part.first_bin, part.first_bin + part.n());
+            }
+            return None;
+        };
+        let ticket = recorder.put_all(room, records);
+        core.last_ticket = Some(ticket);
+        Some(ticket)
+    }
+
+    pub(super) fn bins_record(&self, part: &Part) -> Record {
+        let recorded = part.columns.iter().flatten().filter(|column| self.recorded[column.number as usize]);
+        Record::Bins {
+            first_bin: part.first_bin,
+            n: part.n() as u32,
+            flags: part.flags.clone(),
+            outputs: recorded
+                .map(|column| OutputColumn {
+                    number: column.number,
+                    dtype: column.dtype,
+                    bytes: Bytes::copy_from_slice(&column.bytes),
+                })
+                .collect(),
+        }
+    }
+
+    /// By signal: up to which frame results survive a crash.
+    pub fn durable_seq(&self) -> std::collections::HashMap<String, u64> {
+        let Some(recorder) = &self.recorder else { return Default::default() };
+        let durable = |at: usize| recorder.durable_seq(at);
+        let by_signal = self.signals.iter().enumerate();
+        by_signal.filter_map(|(at, spec)| Some((spec.name.to_string(), durable(at)?))).collect()
+    }
+
+    /// Gives each answer once the journal holds it, until the session is gone; runs for as long as a session with
+    /// `ack = "durable"` is open.
+    pub async fn give_durable(self: Arc<Self>) {
+        let Some(recorder) = &self.recorder else { return };
+        loop {
+            let due = self.durable_due.notified();
+            let next = self.core.lock().awaiting.front().map(|waiting| waiting.ticket);
+            let Some(ticket) = next else {
+                if self.gone.load(Ordering::Acquire) {
+                    return;
+                }
+                due.await;
+                continue;
+            };
+            // A run whose recording stopped is answered all the same: `durable_seq` tells, and an event did.
+            let _ = recorder.durable(ticket).await;
+            let mut core = self.core.lock();
+            let Some(Awaiting { signal, seq, mut answer, .. }) = core.awaiting.pop_front() else { continue };
+            if let Answer::Outputs(outputs) = &mut answer {
+                let durable_seq = self.durable_seq();
+                outputs.iter_mut().for_each(|output| output.durable_seq.clone_from(&durable_seq));
+            }
+            core.orders[signal].answer(seq, answer);
+            self.stirred.notify_waiters();
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! What a session owns behind its lock, which is held for the ingest of a frame or the commit of a bin, never for a run.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::lag::LagStats;
+use super::order::{Answer, Order};
+use super::outbox::Outbox;
+use super::part::Part;
+use crate::batch::Place;
+use crate::domain::output::Flags;
+use crate::domain::time::Stamp;
+use crate::error::{Fault, Kind};
+use crate::pipeline::journey::Journey;
+use crate::recorder::Ticket;
+use crate::signal::aligner::Aligner;
+use crate::signal::step::{Bin, Step};
+use crate::wire::v1;
+
+/// What a road may be late without its bins being a backlog.
+const ROAD_JITTER: Duration = Duration::from_millis(20);
+
+/// What a session owns behind its lock, which is held for the ingest of a frame or the commit of a bin, never for a run.
+pub(super) struct Core {
+    pub(super) aligner: Aligner,
+    pub(super) orders: Vec<Order>,
+    pub(super) journey: Journey,
+    pub(super) work: VecDeque<Work>,
+    /// The bin that is being stepped; its row is in a lane.
+    pub(super) in_flight: Option<InFlight>,
+    /// Bins of the answer at the head of `work`.
+    pub(super) parts: Vec<Part>,
+    /// Bins that no answer carried yet: pushed where no stream was attached, or behind a hole in an HTTP answer.
+    pub(super) held: Vec<Part>,
+    /// Length of the unfilled gap since the last bin.
+    pub(super) skipped: u64,
+    pub(super) invalid_in_row: u32,
+    pub(super) reset_due: bool,
+    pub(super) lag: LagStats,
+    pub(super) tally: Tally,
+    /// Smallest difference between a frame's arrival and the end of its newest bin: the road at its best (ns).
+    pub(super) road_ns: Option<i64>,
+    pub(super) last_sign: Instant,
+    pub(super) stream_count: u64,
+    pub(super) closing: Option<&'static str>,
+    pub(super) places: Vec<Place>,
+    pub(super) steps: Vec<Step>,
+    /// Answers that wait for the journal, oldest first (`ack = "durable"`).
+    pub(super) awaiting: VecDeque<Awaiting>,
+    /// Of what was recorded last.
+    pub(super) last_ticket: Option<Ticket>,
+    /// Whether the run knows where bin 0 lies.
+    pub(super) t0_told: bool,
+}
+
+/// An answer that waits for the journal.
+pub(super) struct Awaiting {
+    pub(super) ticket: Ticket,
+    pub(super) signal: usize,
+    pub(super) seq: u64,
+    pub(super) answer: Answer,
+}
+
+pub(super) struct InFlight {
+    pub(super) k: u64,
+    pub(super) flags: Flags,
+}
+
+/// Totals of a session.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Tally {
+    pub(super) bins: u64,
+    pub(super) deadline_missed: u64,
+    pub(super) last_bin: Option<u64>,
+}
+
+pub(super) enum Work {
+    Bin(Box<Bin>),
+    Skipped { to: u64, bins: u64 },
+    End(Box<End>),
+}
+
+/// The end of what one frame (or one expiry) has closed.
+pub(super) struct End {
+    pub(super) cause: Option<Cause>,
+    pub(super) received: Stamp,
+    /// Whether the frame came long after the road at its best would have brought it.
+    pub(super) behind: bool,
+    pub(super) queued: Duration,
+    pub(super) compute: Duration,
+}
+
+pub(super) struct Cause {
+    pub(super) signal: usize,
+    pub(super) seq: u64,
+    pub(super) echo: Bytes,
+    pub(super) reply: bool,
+    /// Whether one caller waits for this frame alone.
+    pub(super) once: bool,
+    /// The frame as it is kept, or nothing.
+    pub(super) data: Bytes,
+    /// One past the last bin that had closed once it was taken.
+    pub(super) bins_until: u64,
+    pub(super) fault: Option<Fault>,
+}
+
+impl Core {
+    /// Nothing came yet.
+    pub(super) fn new(aligner: Aligner, orders: Vec<Order>, journey: Journey, places: Vec<Place>) -> Self {
+        Self {
+            aligner,
+            orders,
+            journey,
+            work: VecDeque::new(),
+            in_flight: None,
+            parts: Vec::new(),
+            held: Vec::new(),
+            skipped: 0,
+            invalid_in_row: 0,
+            reset_due: false,
+            lag: LagStats::default(),
+            tally: Tally::default(),
+            road_ns: None,
+            last_sign: Instant::now(),
+            stream_count: 0,
+            closing: None,
+            places,
+            steps: Vec::new(),
+            awaiting: VecDeque::new(),
+            last_ticket: None,
+            t0_told: false,
+        }
+    }
+
+    /// The boxes of all attached streams, each once.
+    pub(super) fn outboxes(&self) -> Vec<Arc<Outbox>> {
+        let mut boxes: BTreeMap<u64, Arc<Outbox>> = BTreeMap::new();
+        for (stream, outbox) in self.orders.iter().filter_map(|order| order.attached.as_ref()) {
+            boxes.entry(*stream).or_insert_with(|| Arc::clone(outbox));
+        }
+        boxes.into_values().collect()
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        self.in_flight.is_none() && self.work.is_empty() && self.awaiting.is_empty()
+    }
+
+    pub(super) fn is_detached(&self, now: Instant, dead_after: Duration) -> bool {
+        self.orders.iter().all(|order| order.attached.is_none())
+            && now.duration_since(self.last_sign) > dead_after
+    }
+
+    /// When the frame behind the bin at hand was received, and whether that bin is stale: brought late by a stall, with
+    /// newer bins of later frames behind it.
+    pub(super) fn next_end(&self) -> (Instant, bool) {
+        let mut ends = self.work.iter().filter_map(|work| match work {
+            Work::End(end) => Some(end),
+            _ => None,
+        });
+        let Some(own) = ends.next() else { return (Instant::now(), false) };
+        let newer = own.behind
+            && self
+                .work
+                .iter()
+                .skip_while(|work| !matches!(work, Work::End(_)))
+                .any(|work| matches!(work, Work::Bin(_)));
+        (own.received.instant, newer)
+    }
+
+    /// The end of the answer at hand.
+    pub(super) fn head_end(&mut self) -> Option<&mut End> {
+        self.work.iter_mut().find_map(|work| match work {
+            Work::End(end) => Some(&mut **end),
+            _ => None,
+        })
+    }
+
+    /// Whether a bin that ends at `end_ns` came later than the road at its best would have brought it, by more than two
+    /// bins and more than the road's jitter.
+    pub(super) fn is_behind(&mut self, end_ns: i64, arrived_ns: i64, width: Duration) -> bool {
+        let took_ns = arrived_ns.saturating_sub(end_ns);
+        let best_ns = *self.road_ns.insert(self.road_ns.map_or(took_ns, |best| best.min(took_ns)));
+        i128::from(took_ns) - i128::from(best_ns) > (2 * width).max(ROAD_JITTER).as_nanos() as i128
+    }
+
+    /// Answers every frame that will not be stepped any more with `unavailable`.
+    pub(super) fn abandon(&mut self, why: &'static str) {
+        self.closing.get_or_insert(why);
+        for work in std::mem::take(&mut self.work) {
+            let Work::End(end) = work else { continue };
+            if let Some(cause) = end.cause {
+                let fault = Fault::new(Kind::Unavailable, why);
+                self.orders[cause.signal].answer(cause.seq, Answer::Fault(fault));
+            }
+        }
+    }
+
+    pub(super) fn summary(&self) -> v1::CloseReply {
+        let counts = self.aligner.counts();
+        v1::CloseReply {
+            bins: self.tally.bins,
+            gaps: counts.gaps,
+            late: counts.late,
+            dropped: counts.dropped,
+            last_bin: self.tally.last_bin,
+            durable_seq: Default::default(),
+            lag_us: Some(v1::LagSummary {
+                p50: self.lag.quantile_us(0.5),
+                p99: self.lag.quantile_us(0.99),
+                max: Some(self.lag.max_us()),
+            }),
+            deadline_missed: self.tally.deadline_missed,
+        }
+    }
+}

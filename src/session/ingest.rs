@@ -1,0 +1,137 @@
+//! Frames in: judged by their order, aligned into bins, left as work.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::Bytes;
+use prost::Message as _;
+
+use super::core::{Cause, Core, End, Work};
+use super::live::Session;
+use super::order::{Sink, Verdict};
+use crate::domain::frame::Frame;
+use crate::domain::ids::SignalName;
+use crate::domain::output::Notice;
+use crate::domain::time::Stamp;
+use crate::error::{Fault, Kind};
+use crate::recorder::Record;
+use crate::signal::step::Step;
+use crate::wire::{self, v1};
+
+impl Session {
+    pub(super) fn ingest(&self, core: &mut Core, mut wire_frame: v1::Frame, sink: Sink, received: Stamp) {
+        // The token is a secret of the rig; it is not recorded.
+        wire_frame.writer.clear();
+        let signal = match self.signal(&wire_frame.signal) {
+            Ok(signal) => signal,
+            Err(fault) => return sink.fault(fault.about(&wire_frame.signal, wire_frame.seq)),
+        };
+        if let Err(fault) = self.still_open(core) {
+            return sink.fault(fault.about(&wire_frame.signal, wire_frame.seq));
+        }
+        let data = if self.recorder.is_some() && self.keeps_data[signal] {
+            Bytes::from(wire_frame.encode_to_vec())
+        } else {
+            Bytes::new()
+        };
+        let seq = wire_frame.seq;
+        let frame: Frame = match wire::frame::domain(wire_frame, &self.signals[signal]) {
+            Ok(frame) => frame,
+            Err(fault) => {
+                let name = self.signals[signal].name.as_str();
+                return sink.fault(fault.about(name, seq).expecting(core.orders[signal].next_seq()));
+            }
+        };
+        let sink = match core.orders[signal].judge(&frame, sink) {
+            Verdict::Take(sink) => sink,
+            Verdict::Done => return,
+        };
+        let once = matches!(sink, Sink::Once(_));
+        if once && core.orders[signal].unanswered() >= self.window {
+            let detail =
+                format!("signal {}: {} frames are unanswered, the window is full", frame.signal, self.window);
+            let fault = Fault::new(Kind::Overloaded, detail).retry_after(self.width.as_secs_f64() * 1e3);
+            return core.orders[signal].refuse(&frame, sink, fault);
+        }
+        let mut steps = std::mem::take(&mut core.steps);
+        let pushed = core.aligner.push(signal, &frame, received.unix_ns, &mut steps);
+        let newest_end_ns = steps.iter().rev().find_map(|step| match step {
+            Step::Bin(bin) => core.aligner.grid().map(|grid| grid.end_ns(bin.k)),
+            _ => None,
+        });
+        self.take_steps(core, &mut steps);
+        core.steps = steps;
+        let fault = match pushed {
+            Ok(()) => None,
+            Err(refusal) if refusal.consumed() => Some(
+                Fault { consumed: true, ..Fault::from(refusal) }
+                    .about(frame.signal.as_str(), frame.seq)
+                    .expecting(frame.seq + 1),
+            ),
+            Err(refusal) => return core.orders[signal].refuse(&frame, sink, Fault::from(refusal)),
+        };
+        core.orders[signal].consumed(&frame, sink);
+        self.meter.received(received.instant.elapsed());
+        let behind = newest_end_ns.is_some_and(|end_ns| core.is_behind(end_ns, received.unix_ns, self.width));
+        core.work.push_back(Work::End(Box::new(End {
+            cause: Some(Cause {
+                signal,
+                seq: frame.seq,
+                echo: frame.echo,
+                reply: frame.reply,
+                once,
+                data,
+                bins_until: core.aligner.next_bin(),
+                fault,
+            }),
+            received,
+            behind,
+            queued: Duration::ZERO,
+            compute: Duration::ZERO,
+        })));
+    }
+
+    /// Bins and skips to the end of the work, notices to whoever listens.
+    pub(super) fn take_steps(&self, core: &mut Core, steps: &mut Vec<Step>) {
+        for step in steps.drain(..) {
+            match step {
+                Step::Bin(bin) => core.work.push_back(Work::Bin(Box::new(bin))),
+                Step::Skipped { from, to } => core.work.push_back(Work::Skipped { to, bins: to - from }),
+                Step::Notice(notice) => {
+                    self.meter.happened(&notice);
+                    self.tell(core, notice);
+                }
+            }
+        }
+        self.waits_changed.notify_one();
+    }
+
+    /// A notice to the run and to every attached stream.
+    pub(super) fn tell(&self, core: &mut Core, notice: Notice) {
+        self.note(Record::Event(notice.clone()));
+        let message = v1::Notice {
+            kind: notice.kind.word().into(),
+            signal: notice.signal.as_ref().map(SignalName::to_string).unwrap_or_default(),
+            from_bin: notice.from_bin,
+            to_bin: notice.to_bin,
+            count: notice.count,
+            detail: notice.detail,
+            t_ns: notice.t_ns,
+        };
+        for outbox in core.outboxes() {
+            outbox.put_notice(message.clone());
+        }
+    }
+
+    /// A small record that belongs to no answer. If the recorder has no room for it, it has none for bins either, which
+    /// the run then says.
+    pub(super) fn note(&self, record: Record) {
+        let Some(recorder) = &self.recorder else { return };
+        if self.gone.load(Ordering::Acquire) {
+            return;
+        }
+        if let Some(room) = recorder.reserve(record.size_bytes()) {
+            recorder.put(room, record);
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! Bins through the pipeline, one at a time: whoever finds none in flight starts the next, and the thread that finishes
+//! one goes on from there, so that a session is driven by its own data and never by a task of its own.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use super::core::{Core, InFlight, Work};
+use super::live::Session;
+use super::part::Part;
+use crate::batch::{Onward, Owner, Ran, Row, RowFault};
+use crate::domain::output::{EventKind, Flags, Notice};
+use crate::domain::time::Stamp;
+use crate::metrics::Outcome;
+use crate::pipeline::journey::Next;
+use crate::readout::Column;
+use crate::recorder::Record;
+use crate::signal::step::Bin;
+
+/// Due time of a bin whose session asks for none, in bins: enough to keep the order, never a promise.
+const DUE_BINS: u32 = 2;
+
+impl Session {
+    /// Starts the next bin, if none is in flight and one waits; then lets go of the lock and runs it, here if it may.
+    pub(super) fn set_out(self: &Arc<Self>, mut core: parking_lot::MutexGuard<'_, Core>) {
+        if core.in_flight.is_some() {
+            return;
+        }
+        let onward = self.advance(&mut core);
+        drop(core);
+        if let Some(Onward { lane, row }) = onward {
+            lane.submit(row, Arc::clone(self) as Arc<dyn Owner>, true);
+        }
+    }
+
+    /// Does the work at the head until a row must be run.
+    fn advance(&self, core: &mut Core) -> Option<Onward> {
+        while let Some(work) = core.work.pop_front() {
+            match work {
+                Work::Bin(bin) => {
+                    if let Some(onward) = self.begin(core, *bin) {
+                        return Some(onward);
+                    }
+                }
+                Work::Skipped { to, bins } => {
+                    core.skipped += bins;
+                    self.meter.bins(Outcome::Skipped, bins);
+                    self.note(Record::Skipped { from_bin: to - bins, to_bin: to });
+                }
+                Work::End(end) => self.answer(core, *end),
+            }
+        }
+        self.stirred.notify_waiters();
+        None
+    }
+
+    fn begin(&self, core: &mut Core, bin: Bin) -> Option<Onward> {
+        let mut flags = bin.flags;
+        if bin.reset.is_some() || std::mem::take(&mut core.reset_due) {
+            core.journey.reset();
+            flags |= Flags::RESET;
+        }
+        let (received, behind) = core.next_end();
+        if behind {
+            flags |= Flags::STALE;
+        }
+        let due = received + self.deadline.unwrap_or(self.width * DUE_BINS);
+        core.in_flight = Some(InFlight { k: bin.k, flags });
+        match core.journey.begin(&bin.inputs, due) {
+            Next::Stage(onward) => Some(onward),
+            Next::Done | Next::Stopped => {
+                self.end_bin(core);
+                None
+            }
+        }
+    }
+
+    /// The bin at hand has passed every stage: read out, commit, on to the next.
+    fn end_bin(&self, core: &mut Core) {
+        let Some(InFlight { k, mut flags }) = core.in_flight.take() else { return };
+        let fault = core.journey.fault().map(|(stage, reason)| (stage, reason.to_owned()));
+        if fault.is_some() {
+            flags |= Flags::OUTPUT_INVALID;
+        }
+        let skipped = std::mem::take(&mut core.skipped);
+        let goes_on = skipped == 0
+            && core.parts.last().is_some_and(|part| !part.flags.is_empty() && part.first_bin + part.n() == k);
+        if !goes_on {
+            let columns = self.outputs.iter().zip(&self.kept);
+            let columns = columns.map(|(spec, kept)| kept.then(|| Column::new(spec, 1))).collect();
+            core.parts.push(Part::new(skipped, k, columns));
+        }
+        let part = core.parts.last_mut().expect("a part was just pushed");
+        let begun = Instant::now();
+        core.journey.read_out(&mut part.columns);
+        self.meter.read_out(begun.elapsed());
+        part.flags.push(flags.0);
+        match fault {
+            None => {
+                core.journey.commit();
+                core.invalid_in_row = 0;
+            }
+            Some((_, reason)) => self.invalid(core, k, &reason),
+        }
+        let times = core.journey.times;
+        if let Some(end) = core.head_end() {
+            end.queued += times.queued;
+            end.compute += times.compute;
+        }
+        core.tally.bins += 1;
+        core.tally.last_bin = Some(k);
+        let outcome = if flags.has(Flags::OUTPUT_INVALID) {
+            Outcome::OutputInvalid
+        } else if flags.has(Flags::GAP_FILLED) {
+            Outcome::GapFilled
+        } else {
+            Outcome::Answered
+        };
+        self.meter.bins(outcome, 1);
+    }
+
+    fn invalid(&self, core: &mut Core, k: u64, reason: &str) {
+        core.invalid_in_row += 1;
+        let now_ns = Stamp::now().unix_ns;
+        let notice = |kind, count, detail| Notice {
+            kind,
+            signal: None,
+            from_bin: Some(k),
+            to_bin: Some(k + 1),
+            count,
+            detail,
+            t_ns: now_ns,
+        };
+        self.tell(core, notice(EventKind::OutputInvalid, 1, reason.to_owned()));
+        if core.invalid_in_row >= self.invalid_limit {
+            core.invalid_in_row = 0;
+            core.reset_due = true;
+            let detail = format!("{} invalid bins in a row; the state starts anew", self.invalid_limit);
+            self.tell(core, notice(EventKind::Reset, 1, detail));
+        }
+    }
+}
+
+impl Owner for Session {
+    fn finished(self: Arc<Self>, row: Box<Row>, outcome: Result<Ran, RowFault>) -> Option<Onward> {
+        let mut core = self.core.lock();
+        match core.journey.arrived(row, outcome) {
+            Next::Stage(onward) => Some(onward),
+            Next::Done => {
+                self.end_bin(&mut core);
+                self.advance(&mut core)
+            }
+            Next::Stopped => {
+                // The pool is gone: what is still to be stepped is never answered as if it had been.
+                core.in_flight = None;
+                core.abandon("the server is stopping");
+                self.stirred.notify_waiters();
+                None
+            }
+        }
+    }
+
+    fn is_gone(&self) -> bool {
+        self.gone.load(Ordering::Acquire)
+    }
+}
