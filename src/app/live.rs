@@ -17,7 +17,7 @@ use crate::domain::settings::{Ack, Open, ResetScope};
 use crate::domain::signal::{SignalRole, SignalType};
 use crate::domain::tensor::Tensor;
 use crate::domain::time::Stamp;
-use crate::error::{Fault, Kind, there_is};
+use crate::error::{Fault, Kind, clip, there_is};
 use crate::pipeline::journey::Journey;
 use crate::pipeline::plan::Plan;
 use crate::recorder::Recorder;
@@ -385,7 +385,8 @@ fn statics(plan: &Plan, open: &Open) -> Result<Vec<Tensor>, Fault> {
     if let Some(name) = open.statics.keys().find(|name| plan.statics.iter().all(|known| known.name != **name))
     {
         let there_are = plan.statics.iter().map(|known| known.name.as_str());
-        return Err(Fault::mismatch("static", "static inputs of the pipeline", there_is(name, there_are)));
+        let expected = format!("a static input of the pipeline ({})", there_is(name, there_are));
+        return Err(Fault::mismatch("static", expected, format!("`{}`", clip(name))));
     }
     let one = |known: &crate::pipeline::plan::PlanStatic| match open.statics.get(&known.name) {
         Some(tensor) if tensor.dtype == known.dtype && tensor.shape == known.shape => Ok(tensor.clone()),

@@ -4,6 +4,7 @@
 use std::any::TypeId;
 use std::marker::PhantomData;
 
+use bytes::Buf;
 use prost::Message;
 use tonic::Status;
 use tonic::codec::{BufferSettings, DecodeBuf, Decoder, EncodeBuf, Encoder};
@@ -66,7 +67,10 @@ impl<U: Message + Default + 'static> Decoder for In<U> {
     type Error = Status;
 
     fn decode(&mut self, buf: &mut DecodeBuf<'_>) -> Result<Option<U>, Status> {
-        match U::decode(buf) {
+        let decoded = U::decode(&mut *buf);
+        // What a failed read leaves would be taken for the next message's header, and end the stream.
+        buf.advance(buf.remaining());
+        match decoded {
             Ok(message) => Ok(Some(message)),
             // An error here would end the stream; an empty `Up` is as malformed and ends nothing.
             Err(_) if TypeId::of::<U>() == TypeId::of::<v1::Up>() => Ok(Some(U::default())),

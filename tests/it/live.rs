@@ -1,12 +1,6 @@
 //! The main road of a session: opened, fed, answered, closed, over HTTP and gRPC.
 
-use crate::support::{Latentd, Linear, binned, blocks, flag_names, pipeline, signal};
-use latentd::wire::v1;
-
-/// An open of `linear` that feeds its input by name.
-fn linear() -> v1::OpenRequest {
-    pipeline("linear", [signal("spikes", "binned", &["a", "b"])])
-}
+use crate::support::{Latentd, Linear, binned, blocks, flag_names, linear};
 
 #[tokio::test]
 async fn a_frame_is_answered_with_the_bins_that_it_closes_by_http_and_by_grpc() {

@@ -1,15 +1,24 @@
 //! All tests that look at latentd from outside its rooms: one binary, linked once.
 
 mod durability; // what a rig was told against what is found afterwards
+mod faults; // every kind of fault, on every road
 mod footprint; // memory
+mod gaps; // samples that never came
 mod golden; // numbers against numbers that others computed
+mod late; // data before, again, too late; a backlog
 mod layers; // who may know whom
 mod library; // the database file, looked at from beside
 mod live; // sessions and frames: the main road
+mod nan; // what is not finite, in and out
+mod order; // which frame comes next
 mod overload; // more sessions than there is room for
 mod recordings; // what the tests stream
+mod resets; // the state starting anew
 mod rig; // rigs that play recordings and keep account
+mod signals; // what a rig may send
 mod sixty_four; // 64 rigs in real time
+mod stalls; // silence, clocks, restarts
 mod stamps; // stamps of 19 digits
 mod support; // the real binary, small models, rigs
 mod usage; // memory and processor time
+mod writers; // who may write

@@ -108,3 +108,23 @@ pub fn flag_names(output: &v1::Output) -> Vec<Vec<&'static str>> {
     assert_eq!(output.flags.len(), output.n as usize, "flags of each bin");
     output.flags.iter().map(names).collect()
 }
+
+/// The same open, recorded by the usual form.
+pub fn recorded(ask: v1::OpenRequest) -> v1::OpenRequest {
+    v1::OpenRequest { record: Some(v1::Record::default()), ..ask }
+}
+
+/// An open of `linear`: its input by name.
+pub fn linear() -> v1::OpenRequest {
+    pipeline("linear", [signal("spikes", "binned", &["a", "b"])])
+}
+
+/// A frame of `linear`.
+pub fn counts(seq: u64, first_index: u64, rows: &[[f32; 2]]) -> v1::Frame {
+    binned("spikes", seq, first_index, rows)
+}
+
+/// The bins of an answer: `first_bin .. first_bin + n`.
+pub fn bins(output: &v1::Output) -> std::ops::Range<u64> {
+    output.first_bin..output.first_bin + u64::from(output.n)
+}

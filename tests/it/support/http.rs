@@ -1,7 +1,5 @@
 //! A rig over HTTP JSON, and bare answers.
 
-use std::collections::BTreeMap;
-
 use latentd::wire::{json, v1};
 use reqwest::header::HeaderMap;
 use serde::de::DeserializeOwned;
@@ -98,8 +96,6 @@ pub fn says(sentence: &str, parts: &[&str]) {
 pub struct Rig {
     /// What open answered.
     pub opened: v1::OpenReply,
-    /// The next `seq` by signal, as this rig counts.
-    pub next_seq: BTreeMap<String, u64>,
     client: reqwest::Client,
     http: String,
 }
@@ -108,7 +104,7 @@ impl Rig {
     /// A rig of an opened session.
     pub fn new(server: &Latentd, opened: v1::OpenReply) -> Self {
         let (client, http) = (server.client.clone(), server.http.clone());
-        Self { opened, next_seq: BTreeMap::new(), client, http }
+        Self { opened, client, http }
     }
 
     /// The session's id.

@@ -17,11 +17,13 @@ pub mod raw; // bytes over gRPC that no client of the schema would send
 pub mod server; // the process
 pub mod stream; // a rig over gRPC
 
-pub use frames::{binned, block, blocks, flag_names, markers, pipeline, signal, spikes};
-pub use http::{Answer, Refused, Rig};
+pub use frames::{
+    binned, bins, block, blocks, counts, flag_names, linear, markers, pipeline, recorded, signal, spikes,
+};
+pub use http::{Answer, Refused, Rig, says};
 pub use models::Linear;
 pub use server::{Latentd, Setup};
-pub use stream::Line;
+pub use stream::{Line, carried};
 
 use std::time::{Duration, Instant};
 

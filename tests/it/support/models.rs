@@ -128,8 +128,8 @@ pub fn trials() -> Model {
     linear().replace("kind = \"decoder\"", "kind = \"decoder\"\nreset_on = [\"trial_end\"]").named("trials")
 }
 
-/// Input `spikes` (binned; `a`, `b`), state s\[t\] = s\[t-1\] + u\[t\]; outputs `sum` (0) = s and `log` (1) = ln u, which is
-/// NaN where u < 0 and -infinity where it is 0.
+/// Input `spikes` (binned; `a`, `b`), state s\[t\] = s\[t-1\] + u\[t\]; outputs `sum` (0) = s and `log` (1) =
+/// ln(u + 1), which is NaN where u < -1 and -infinity where it is -1.
 pub fn fragile() -> Model {
     let dims = ["batch".into(), 2.into()];
     let graph = GraphBuilder::new("fragile")
@@ -137,7 +137,9 @@ pub fn fragile() -> Model {
         .input("s0", Dtype::F32, &dims)
         .node("Add", &["u", "s0"], &["s"])
         .node("Identity", &["s"], &["s_next"])
-        .node("Log", &["u"], &["log"])
+        .f32("one", &[1], &[1.0])
+        .node("Add", &["u", "one"], &["more"])
+        .node("Log", &["more"], &["log"])
         .output("s", Dtype::F32, &dims)
         .output("log", Dtype::F32, &dims)
         .output("s_next", Dtype::F32, &dims)

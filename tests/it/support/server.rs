@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::Arc;
-use std::time::Duration;
 
 use latentd::config::process_env;
 use latentd::wire::v1;
@@ -258,14 +257,16 @@ impl Latentd {
         lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
     }
 
-    /// Events of a run of one kind, once there are some.
+    /// The events of a run of one kind; of a closed session all there are.
     pub async fn events(&self, run: &str, kind: &str) -> Vec<v1::Event> {
-        until(Duration::from_secs(10), &format!("an event {kind} of run {run}"), || async move {
-            let answer = self.get(&format!("/v1/runs/{run}/events?kind={kind}")).await;
-            let reply: v1::EventsReply = answer.message();
-            (!reply.events.is_empty()).then_some(reply.events)
-        })
-        .await
+        self.get(&format!("/v1/runs/{run}/events?kind={kind}")).await.message::<v1::EventsReply>().events
+    }
+
+    /// The one event of this kind of a closed session.
+    pub async fn event(&self, run: &str, kind: &str) -> v1::Event {
+        let mut events = self.events(run, kind).await;
+        assert_eq!(events.len(), 1, "one event `{kind}`, not {events:?}");
+        events.remove(0)
     }
 }
 
