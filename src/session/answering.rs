@@ -6,15 +6,30 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::core::{Awaiting, Core, End};
+use super::core::{Awaiting, Cause, Core, End};
 use super::live::Session;
 use super::order::Answer;
 use super::outbox::Outgoing;
 use super::part::Part;
-use crate::domain::output::Flags;
+use crate::domain::ids::SignalName;
+use crate::domain::output::{EventKind, Flags, Notice};
 use crate::domain::settings::Ack;
+use crate::domain::time::Stamp;
 use crate::recorder::{OutputColumn, Record, Ticket};
 use crate::wire::v1;
+
+/// The notice about a frame that closed no bin and whose data the recorder had no room for.
+fn frame_not_recorded(signal: &SignalName, cause: &Cause) -> Notice {
+    Notice {
+        kind: EventKind::NotRecorded,
+        signal: Some(signal.clone()),
+        from_bin: Some(cause.bins_until),
+        to_bin: Some(cause.bins_until),
+        count: 1,
+        detail: format!("frame {}: the disk is behind; its data are not in the run", cause.seq),
+        t_ns: Stamp::now().unix_ns,
+    }
+}
 
 impl Session {
     /// Everything that this frame closed has been stepped: record it, answer it.
@@ -137,9 +152,14 @@ impl Session {
             });
         }
         let Some(room) = recorder.reserve(records.iter().map(Record::size_bytes).sum()) else {
-            for part in parts {
+            for part in &mut *parts {
                 part.flag_all(Flags::NOT_RECORDED);
                 recorder.not_recorded(part.first_bin, part.first_bin + part.n());
+            }
+            if parts.is_empty()
+                && let Some(cause) = end.cause.as_ref().filter(|cause| !cause.data.is_empty())
+            {
+                self.tell(core, frame_not_recorded(&self.signals[cause.signal].name, cause));
             }
             return None;
         };

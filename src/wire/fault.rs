@@ -78,6 +78,9 @@ pub fn from_transport(status: &Status) -> Option<Fault> {
         Code::Internal if status.details().is_empty() => {
             Some(Fault::new(Kind::Malformed, format!("unreadable message: {}", status.message())))
         }
+        Code::Unimplemented if status.details().is_empty() => {
+            Some(Fault::new(Kind::Unsupported, format!("no such call: {}", status.message())))
+        }
         _ => None,
     }
 }
