@@ -15,6 +15,8 @@ const OUTLIER: f64 = 4.0;
 pub(super) struct RunTimes {
     /// f64 bits; 0 is "not measured". Bucket b has runs of 2^(b-1) + 1 to 2^b rows.
     row_ns: [AtomicU64; BUCKETS],
+    /// The same, of the quickest run that was seen.
+    least_ns: [AtomicU64; BUCKETS],
 }
 
 impl RunTimes {
@@ -29,6 +31,18 @@ impl RunTimes {
             old_ns + WEIGHT * (sample_ns.min(old_ns * OUTLIER) - old_ns)
         };
         cell.store(new_ns.to_bits(), Ordering::Relaxed);
+        let least = &self.least_ns[bucket(rows)];
+        let least_ns = f64::from_bits(least.load(Ordering::Relaxed));
+        if least_ns == 0.0 || sample_ns < least_ns {
+            least.store(sample_ns.to_bits(), Ordering::Relaxed);
+        }
+    }
+
+    /// Forgets the averages for the quickest runs that were seen; the next runs correct them.
+    pub(super) fn back_to_least(&self) {
+        for (row, least) in self.row_ns.iter().zip(&self.least_ns) {
+            row.store(least.load(Ordering::Relaxed), Ordering::Relaxed);
+        }
     }
 
     /// Nanoseconds of one row in a batch of `rows`; `None` before anything was measured.

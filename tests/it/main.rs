@@ -2,10 +2,14 @@
 
 mod deadlines; // lag, silence, the end
 mod engine; // a failing engine, in process
+mod durability; // what a rig was told against what is found afterwards
 mod faults; // every kind of fault, on every road
+mod footprint; // memory
 mod gaps; // samples that never came
+mod golden; // numbers against numbers that others computed
 mod late; // data before, again, too late; a backlog
 mod layers; // who may know whom
+mod library; // the database file, looked at from beside
 mod live; // sessions and frames: the main road
 mod model_based; // random sessions against a plain model
 mod nan; // what is not finite, in and out
@@ -13,9 +17,15 @@ mod order; // which frame comes next
 mod parity; // every road answers alike
 mod preprocess; // what a chain does to a stream
 mod released; // the schema, against the released one
+mod overload; // more sessions than there is room for
+mod recordings; // what the tests stream
 mod resets; // the state starting anew
+mod rig; // rigs that play recordings and keep account
 mod signals; // what a rig may send
+mod sixty_four; // 64 rigs in real time
 mod stalls; // silence, clocks, restarts
 mod start; // starts that must fail
+mod stamps; // stamps of 19 digits
 mod support; // the real binary, small models, rigs
+mod usage; // memory and processor time
 mod writers; // who may write

@@ -87,6 +87,25 @@ fn opening_is_refused_when_the_load_would_pass_its_limit_and_allowed_again_after
 }
 
 #[test]
+fn where_nobody_is_a_slow_moment_does_not_shut_the_door_for_ever() {
+    let (fake, pool) = (Fake::new(), pool(1));
+    let lane = fake.lane(&pool, spec(1), 1);
+    let open = || pool.admit(&[(lane.clone(), 100.0)]);
+    lane.learn(1, Duration::from_millis(5));
+    let first = open().expect("0.5 threads are allowed");
+    // The machine is busy otherwise: 100 rows/s of 50 ms are five threads.
+    (0..100).for_each(|_| lane.learn(1, Duration::from_millis(50)));
+    assert!(open().is_err());
+    drop(first);
+    let alone = open().expect("nobody is there, and it was quicker once");
+    assert!(open().is_err(), "two at its best are 1.0 threads of 0.8");
+    drop(alone);
+    let lane = fake.lane(&pool, spec(1), 1);
+    lane.learn(1, Duration::from_millis(9));
+    assert!(pool.admit(&[(lane, 100.0)]).is_err(), "one that never was quick enough stays out");
+}
+
+#[test]
 fn the_load_counts_a_row_in_the_batch_that_it_will_ride_in() {
     let (fake, pool) = (Fake::new(), pool(1));
     let lane = fake.lane(&pool, spec(64), 1);

@@ -79,7 +79,7 @@ impl Setup {
             .append(true)
             .open(self.folder.path().join("log.txt"))
             .expect("a file for the log");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_latentd"));
+        let mut command = Command::new(program());
         command
             .env_clear()
             .envs(["PATH", "HOME", "TMPDIR", "ORT_DYLIB_PATH"].into_iter().filter_map(inherited));
@@ -108,6 +108,11 @@ impl Setup {
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.folder.path().join("log.txt")).unwrap_or_default()
     }
+}
+
+/// The binary that was built with the tests, or `LATENTD_PROGRAM`: a release build under the same tests, say.
+fn program() -> PathBuf {
+    process_env("LATENTD_PROGRAM").map_or_else(|| env!("CARGO_BIN_EXE_latentd").into(), PathBuf::from)
 }
 
 fn inherited(name: &'static str) -> Option<(&'static str, std::ffi::OsString)> {
