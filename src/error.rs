@@ -171,6 +171,11 @@ impl Fault {
         Self { status: 415, ..Self::new(Kind::Unsupported, detail) }
     }
 
+    /// `internal`: something of ours panicked. What it said is in the log alone.
+    pub fn panicked() -> Self {
+        Self::new(Kind::Internal, "a fault of ours ended this call; the server's log says which")
+    }
+
     /// The same fault about this frame.
     pub fn about(mut self, signal: &str, seq: u64) -> Self {
         self.signal = signal.into();

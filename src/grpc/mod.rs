@@ -7,15 +7,18 @@ mod live; // the live service
 
 pub use live::LiveService;
 
+use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
+use futures::FutureExt as _;
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
-use tower::util::MapResponseLayer;
+use tower::util::{MapFutureLayer, MapResponseLayer};
 
 use crate::app::App;
+use crate::error::Fault;
 use crate::wire::v1::live_server::LiveServer;
 use crate::wire::{self, DESCRIPTOR_SET};
 
@@ -66,6 +69,7 @@ pub async fn serve(
         .http2_keepalive_interval(Some(limits.ping))
         .http2_keepalive_timeout(Some(limits.dead_after.saturating_sub(limits.ping)))
         .layer(MapResponseLayer::new(in_our_words))
+        .layer(MapFutureLayer::new(told))
         .add_service(live)
         .add_service(health)
         .add_service(v1)
@@ -78,9 +82,24 @@ pub async fn serve(
 fn in_our_words<B: Default>(response: http::Response<B>) -> http::Response<B> {
     let Some(status) = tonic::Status::from_header_map(response.headers()) else { return response };
     let Some(fault) = wire::fault::from_transport(&status) else { return response };
-    let mut mended = http::Response::new(B::default());
-    mended.headers_mut().insert(http::header::CONTENT_TYPE, tonic::metadata::GRPC_CONTENT_TYPE);
+    answered(&fault)
+}
+
+/// A call that panics is answered `internal`: a fault that is told, not a stream that breaks off.
+async fn told<B: Default, E>(
+    call: impl Future<Output = Result<http::Response<B>, E>>,
+) -> Result<http::Response<B>, E> {
+    match AssertUnwindSafe(call).catch_unwind().await {
+        Ok(ended) => ended,
+        Err(_) => Ok(answered(&Fault::panicked())),
+    }
+}
+
+/// A response that is this fault alone.
+fn answered<B: Default>(fault: &Fault) -> http::Response<B> {
+    let mut response = http::Response::new(B::default());
+    response.headers_mut().insert(http::header::CONTENT_TYPE, tonic::metadata::GRPC_CONTENT_TYPE);
     // Why ignored: it fails only for metadata that is no header, and ours is.
-    let _ = wire::fault::status(&fault, "").add_header(mended.headers_mut());
-    mended
+    let _ = wire::fault::status(fault, "").add_header(response.headers_mut());
+    response
 }

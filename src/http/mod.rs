@@ -11,11 +11,14 @@ mod models; // the registry and pipelines
 pub mod request; // an id, a span, a log line
 mod state; // liveness, readiness, metrics
 
+use std::panic::AssertUnwindSafe;
+
 use axum::extract::{Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Router};
+use futures::FutureExt as _;
 
 use crate::app::App;
 use crate::domain::caller::Caller;
@@ -58,7 +61,9 @@ async fn told(
     next: Next,
 ) -> Response {
     request.extensions_mut().insert(Caller::local(id.as_str()));
-    let mut response = next.run(request).await;
+    // A panic of ours is a fault that is told, not a connection that breaks off.
+    let ran = AssertUnwindSafe(next.run(request)).catch_unwind().await;
+    let mut response = ran.unwrap_or_else(|_| Problem(Fault::panicked()).into_response());
     if let Some(Problem(fault)) = response.extensions_mut().remove::<Problem>() {
         app.metrics.rejected(fault.kind);
         response = message::problem(&fault, id.as_str());

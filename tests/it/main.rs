@@ -1,6 +1,8 @@
 //! All tests that look at latentd from outside its rooms: one binary, linked once.
 
+mod deadlines; // lag, silence, the end
 mod durability; // what a rig was told against what is found afterwards
+mod engine; // a failing engine, in process
 mod faults; // every kind of fault, on every road
 mod footprint; // memory
 mod gaps; // samples that never came
@@ -9,10 +11,13 @@ mod late; // data before, again, too late; a backlog
 mod layers; // who may know whom
 mod library; // the database file, looked at from beside
 mod live; // sessions and frames: the main road
+mod model_based; // random sessions against a plain model
 mod nan; // what is not finite, in and out
 mod order; // which frame comes next
 mod overload; // more sessions than there is room for
+mod parity; // every road answers alike
 mod recordings; // what the tests stream
+mod released; // the schema, against the released one
 mod resets; // the state starting anew
 mod rig; // rigs that play recordings and keep account
 mod signals; // what a rig may send

@@ -1,6 +1,7 @@
 //! A rig over HTTP JSON, and bare answers.
 
 use latentd::wire::{json, v1};
+use prost::Message as _;
 use reqwest::header::HeaderMap;
 use serde::de::DeserializeOwned;
 
@@ -98,13 +99,23 @@ pub struct Rig {
     pub opened: v1::OpenReply,
     client: reqwest::Client,
     http: String,
+    protobuf: bool,
 }
 
 impl Rig {
     /// A rig of an opened session.
     pub fn new(server: &Latentd, opened: v1::OpenReply) -> Self {
-        let (client, http) = (server.client.clone(), server.http.clone());
-        Self { opened, client, http }
+        Self::at(server.client.clone(), &server.http, opened)
+    }
+
+    /// A rig of a session that is open on the server at `http` (`host:port`).
+    pub fn at(client: reqwest::Client, http: &str, opened: v1::OpenReply) -> Self {
+        Self { opened, client, http: http.into(), protobuf: false }
+    }
+
+    /// The same, its frames and their answers as protobuf.
+    pub fn by_protobuf(self) -> Self {
+        Self { protobuf: true, ..self }
     }
 
     /// The session's id.
@@ -127,8 +138,19 @@ impl Rig {
         if frame.writer.is_empty() {
             frame.writer = self.opened.writers.get(&frame.signal).cloned().unwrap_or_default();
         }
-        let request = self.client.post(self.url("/frames")).body(json::write(&frame));
-        let answer = Answer::of(request.header("content-type", "application/json")).await;
+        let request = self.client.post(self.url("/frames"));
+        if self.protobuf {
+            const FORM: &str = "application/x-protobuf";
+            let request = request.header("content-type", FORM).header("accept", FORM);
+            let answer = Answer::of(request.body(frame.encode_to_vec())).await;
+            if answer.status >= 400 {
+                return Err(answer.refused());
+            }
+            assert_eq!(answer.header("content-type"), FORM);
+            return Ok(v1::Output::decode(&answer.body[..]).expect("an Output in protobuf"));
+        }
+        let request = request.header("content-type", "application/json").body(json::write(&frame));
+        let answer = Answer::of(request).await;
         if answer.status >= 400 { Err(answer.refused()) } else { Ok(answer.message()) }
     }
 

@@ -83,7 +83,7 @@ impl Setup {
         command
             .env_clear()
             .envs(["PATH", "HOME", "TMPDIR", "ORT_DYLIB_PATH"].into_iter().filter_map(inherited));
-        command.arg("serve").args(["--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0", "--log-level", "info"]);
+        command.arg("serve").args(["--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0"]);
         command.arg("--models").arg(self.models()).arg("--data").arg(self.data());
         command.arg("--ready-file").arg(&ready);
         for (name, value) in &self.flags {
