@@ -3,6 +3,8 @@
 mod deadlines; // lag, silence, the end
 mod engine; // a failing engine, in process
 mod durability; // what a rig was told against what is found afterwards
+mod durability; // what a rig was told against what is found afterwards
+mod engine; // a failing engine, in process
 mod faults; // every kind of fault, on every road
 mod footprint; // memory
 mod gaps; // samples that never came
@@ -18,7 +20,9 @@ mod parity; // every road answers alike
 mod preprocess; // what a chain does to a stream
 mod released; // the schema, against the released one
 mod overload; // more sessions than there is room for
+mod parity; // every road answers alike
 mod recordings; // what the tests stream
+mod released; // the schema, against the released one
 mod resets; // the state starting anew
 mod rig; // rigs that play recordings and keep account
 mod signals; // what a rig may send
