@@ -47,7 +47,8 @@ where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
     let filter = EnvFilter::try_new(level).map_err(|_| TelemetryError::Level(level.into()))?;
-    let lines = fmt().with_env_filter(filter).with_writer(writer);
+    // Why not its own errors: they go to stderr by a macro that panics when nobody reads stderr any more.
+    let lines = fmt().with_env_filter(filter).with_writer(writer).log_internal_errors(false);
     Ok(match format {
         LogFormat::Text => Box::new(lines.with_ansi(colour).finish()),
         LogFormat::Json => {

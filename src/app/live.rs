@@ -232,10 +232,8 @@ impl Live {
         let (give, answer) = oneshot::channel();
         session.feed([(frame, Sink::Once(give))], received);
         answer.await.map_err(|_| {
-            Fault::new(
-                Kind::Unavailable,
-                format!("session {} ended before this frame was answered", session.id),
-            )
+            let detail = format!("session {} ended before this frame was answered", session.id);
+            Fault::new(Kind::Internal, detail).about(&name, seq)
         })?
     }
 
@@ -354,7 +352,7 @@ fn aligner(plan: &Plan, open: &Open, width_ns: NonZeroU64) -> Result<(Aligner, V
             if input.is_required() {
                 let names = open.signals.iter().map(|spec| spec.name.as_str());
                 let detail = format!("the signal `{}` that feeds input `{}`", input.signal, input.name);
-                return Err(Fault::mismatch("signals", detail, there_is(input.signal.as_str(), names)));
+                return Err(Fault::mismatch("signals", detail, named(names)));
             }
             inputs.push((input.spec(width_ns, input.kind.unwrap_or(SignalType::Binned)), None));
             continue;
@@ -367,6 +365,8 @@ fn aligner(plan: &Plan, open: &Open, width_ns: NonZeroU64) -> Result<(Aligner, V
         inputs.push((input.spec(width_ns, spec.kind), Some(at)));
     }
     let reset_on = plan.reset_on();
+    let rows = plan.input_rows();
+    let names: Vec<String> = plan.inputs.iter().map(|input| input.name.clone()).collect();
     let plan = crate::signal::plan::Plan {
         width_ns,
         t0_ns: open.t0_ns,
@@ -377,7 +377,21 @@ fn aligner(plan: &Plan, open: &Open, width_ns: NonZeroU64) -> Result<(Aligner, V
         trials: open.trials.clone(),
         reset_on,
     };
-    Ok(Aligner::new(plan)?)
+    let (aligner, warnings) = Aligner::new(plan)?;
+    for (number, row) in rows.into_iter().enumerate() {
+        // A chain may change the number of values; what leaves it must fill the model's row.
+        if let Some(width) = aligner.width(number).filter(|width| *width != row) {
+            let field = format!("input `{}`", names[number]);
+            return Err(Fault::mismatch(field, format!("{row} values per bin"), width.to_string()));
+        }
+    }
+    Ok((aligner, warnings))
+}
+
+/// `a, b, c`, or `none`.
+fn named<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    let names: Vec<String> = names.map(|name| format!("`{}`", clip(name))).collect();
+    if names.is_empty() { "none".into() } else { names.join(", ") }
 }
 
 /// Static inputs in the plan's order; one that is not required and not given is 0.

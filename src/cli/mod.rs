@@ -11,6 +11,7 @@ pub mod models; // a look at a repository
 pub mod replay; // a recording played as a rig
 pub mod serve; // the server
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -91,7 +92,8 @@ fn fail(error: &dyn std::error::Error) -> ExitCode {
         sentence.push_str(&format!(": {cause}"));
         source = cause.source();
     }
-    eprintln!("{sentence}");
+    // Why ignored: there may be nobody to read stderr; the exit code says it all the same.
+    let _ = writeln!(std::io::stderr(), "{sentence}");
     ExitCode::FAILURE
 }
 

@@ -153,7 +153,7 @@ pub const KEYS: &[Key] = &[
         STOPPING,
         "log_level",
         "LEVEL",
-        "info",
+        "info,ort=warn",
         "error, warn, info, debug, trace, or directives (`info,latentd::batch=debug`)",
     ),
     key(STOPPING, "log_format", "FORMAT", "text", "text or json"),

@@ -9,6 +9,7 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::app::App;
 use crate::app::live::{Attachment, Outgoing};
 use crate::domain::caller::Caller;
+use crate::domain::request::RequestId;
 use crate::domain::time::Stamp;
 use crate::error::{Fault, Kind};
 use crate::wire::v1::live_server::Live;
@@ -45,7 +46,7 @@ impl LiveService {
 
 fn caller<T>(request: &Request<T>) -> Caller {
     let given = request.metadata().get("x-request-id").and_then(|value| value.to_str().ok());
-    Caller::local(given.map_or_else(|| uuid::Uuid::now_v7().simple().to_string(), str::to_owned))
+    Caller::local(RequestId::take(given).as_str())
 }
 
 #[tonic::async_trait]

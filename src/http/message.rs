@@ -121,6 +121,13 @@ where
     async fn from_request(request: Request, app: &App) -> Result<Self, Problem> {
         let form = Form::accepted(request.headers());
         let sent = Form::sent(request.headers())?;
+        let announced = request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
+        if announced
+            .and_then(|text| text.parse::<u64>().ok())
+            .is_some_and(|bytes| bytes > app.body_limit as u64)
+        {
+            return Err(over_limit(app.body_limit).into());
+        }
         let body = read(request.into_body(), app.body_limit).await?;
         let message = match sent {
             Form::Json => wire::json::read(&body)?,
@@ -136,11 +143,13 @@ where
 async fn read(body: Body, limit_bytes: usize) -> Result<Bytes, Fault> {
     match Limited::new(body, limit_bytes).collect().await {
         Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => {
-            Err(Fault::new(Kind::TooLarge, format!("the body is over body_limit, {limit_bytes} bytes")))
-        }
+        Err(error) if error.is::<LengthLimitError>() => Err(over_limit(limit_bytes)),
         Err(error) => Err(Fault::new(Kind::Malformed, format!("the body broke off: {error}"))),
     }
+}
+
+fn over_limit(limit_bytes: usize) -> Fault {
+    Fault::new(Kind::TooLarge, format!("the body is over body_limit, {limit_bytes} bytes"))
 }
 
 /// A message as an answer.

@@ -37,6 +37,8 @@ const SCANNING: &str = "the first scan of the model repository has not ended";
 const DRAINING: &str = "the server is draining";
 /// How often the journal's size and age are told.
 const OBSERVE: Duration = Duration::from_secs(1);
+/// The file in the data directory by which a server has it for itself.
+const LOCK: &str = "latentd.lock";
 /// Exit code of a process that gave up runs which never ended.
 const STUCK: u8 = 70;
 
@@ -62,6 +64,12 @@ pub enum StartError {
     /// The journal cannot be opened.
     #[error("the store in {0} cannot be opened")]
     Store(std::path::PathBuf, #[source] StoreError),
+    /// Another server has the data directory.
+    #[error("the data directory {0} is in use by another server")]
+    InUse(std::path::PathBuf),
+    /// The data directory cannot be made or locked.
+    #[error("the data directory {0} cannot be used")]
+    Data(std::path::PathBuf, #[source] io::Error),
     /// No thread can be started.
     #[error("worker threads cannot be started")]
     Threads(#[source] io::Error),
@@ -98,6 +106,7 @@ pub async fn start(config: Config, parts: Parts) -> Result<Running, StartError> 
     };
     let (http_listener, http) = bind("HTTP", config.http).await?;
     let (grpc_listener, grpc) = bind("gRPC", config.grpc).await?;
+    let lock = lock(&config.data)?;
     let metrics = Arc::new(Metrics::new());
     let store = Store::embedded(&config.data, config.wal_limit_bytes, Arc::new(Stores(Arc::clone(&metrics))))
         .await
@@ -184,8 +193,22 @@ pub async fn start(config: Config, parts: Parts) -> Result<Running, StartError> 
         file.write(http, grpc).map_err(|error| StartError::ReadyFile(path.clone(), error))?;
     }
     tracing::info!(%http, %grpc, "ready");
-    let end = End { stop: stop.clone(), closing, app, pool, recorder, store, drain: config.drain };
+    let end =
+        End { stop: stop.clone(), closing, app, pool, recorder, store, _lock: lock, drain: config.drain };
     Ok(Running { http, grpc, stop, done: tokio::spawn(end.when_asked(gave_up)) })
+}
+
+/// Takes the data directory for this process alone; it is free again when the file is closed.
+fn lock(data: &std::path::Path) -> Result<std::fs::File, StartError> {
+    let failed = |error| StartError::Data(data.into(), error);
+    std::fs::create_dir_all(data).map_err(failed)?;
+    let open = std::fs::OpenOptions::new().create(true).truncate(false).write(true).open(data.join(LOCK));
+    let file = open.map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(std::fs::TryLockError::WouldBlock) => Err(StartError::InUse(data.into())),
+        Err(std::fs::TryLockError::Error(error)) => Err(failed(error)),
+    }
 }
 
 async fn bind(what: &'static str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
@@ -243,6 +266,8 @@ struct End {
     pool: Arc<Pool>,
     recorder: Recorder,
     store: Store,
+    /// Held until all is down.
+    _lock: std::fs::File,
     drain: Duration,
 }
 

@@ -223,8 +223,12 @@ fn put<T: bytemuck::Pod>(tensor: &mut Tensor, values: &[f32], convert: impl Fn(f
     tensor.values_mut::<T>().iter_mut().zip(values).for_each(|(slot, &value)| *slot = convert(value));
 }
 
-/// Writes a mask in the port's dtype: 1 is good.
+/// Writes a mask in the port's dtype: 1 is good, 0 where an absent input has none.
 fn write_mask(tensor: &mut Tensor, mask: &[bool]) {
+    if mask.is_empty() {
+        tensor.data.bytes_mut().fill(0);
+        return;
+    }
     match tensor.dtype {
         Dtype::Bool | Dtype::U8 | Dtype::I8 => {
             tensor.values_mut::<u8>().iter_mut().zip(mask).for_each(|(slot, &good)| *slot = u8::from(good));

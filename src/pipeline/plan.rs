@@ -345,6 +345,19 @@ impl Plan {
         signals
     }
 
+    /// By streamed input: how many values its row has in the model.
+    pub fn input_rows(&self) -> Vec<usize> {
+        let mut rows = vec![0; self.inputs.len()];
+        for stage in &self.stages {
+            for (port, feed) in stage.lane.spec().inputs.iter().zip(&stage.feeds) {
+                if let Feed::Input(number) = feed {
+                    rows[*number] = port.row_shape.iter().product();
+                }
+            }
+        }
+        rows
+    }
+
     /// The numbers of outputs by name; both `output` (where unique) and `stage.output` are taken. Empty: all.
     /// Errors: `not_found`, naming those there are.
     pub fn outputs_named(&self, names: &[String]) -> Result<Vec<bool>, Fault> {
@@ -407,8 +420,8 @@ impl PlanInput {
                     })
                     .collect(),
             ),
-            (None, Some(Channels::Any)) => InputChannels::Any,
-            (None, _) => InputChannels::Count(bound.channels),
+            // Ports have fixed rows: a model of any montage takes as many channels as its graph has.
+            (None, Some(Channels::Any | Channels::Count(_)) | None) => InputChannels::Count(bound.channels),
         };
         Ok(Self {
             signal,

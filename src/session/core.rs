@@ -186,13 +186,14 @@ impl Core {
         i128::from(took_ns) - i128::from(best_ns) > (2 * width).max(ROAD_JITTER).as_nanos() as i128
     }
 
-    /// Answers every frame that will not be stepped any more with `unavailable`.
-    pub(super) fn abandon(&mut self, why: &'static str) {
+    /// Steps nothing more; answers every frame that will not be stepped with a fault.
+    pub(super) fn abandon(&mut self, kind: Kind, why: &'static str) {
+        self.in_flight = None;
         self.closing.get_or_insert(why);
         for work in std::mem::take(&mut self.work) {
             let Work::End(end) = work else { continue };
             if let Some(cause) = end.cause {
-                let fault = Fault::new(Kind::Unavailable, why);
+                let fault = Fault::new(kind, why);
                 self.orders[cause.signal].answer(cause.seq, Answer::Fault(fault));
             }
         }

@@ -27,6 +27,9 @@ use crate::recorder::{Close, RunRecorder};
 use crate::signal::aligner::Aligner;
 use crate::wire::{self, v1};
 
+/// Why a session that panicked takes nothing more.
+const BROKEN: &str = "it was ended by a fault of ours; its run keeps what was answered";
+
 /// What a session is made of; all of it proven by whoever opens it.
 pub struct Made {
     /// Its id.
@@ -146,12 +149,14 @@ impl Session {
     /// Takes frames that came together, each with its sink, and steps what they close. The answers come by the sinks.
     pub fn feed(self: &Arc<Self>, frames: impl IntoIterator<Item = (v1::Frame, Sink)>, received: Stamp) {
         let _span = tracing::debug_span!("session.feed", session.id = %self.id).entered();
-        let mut core = self.core.lock();
-        core.last_sign = received.instant;
-        for (frame, sink) in frames {
-            self.ingest(&mut core, frame, sink, received);
-        }
-        self.set_out(core);
+        self.unbroken(|| {
+            let mut core = self.core.lock();
+            core.last_sign = received.instant;
+            for (frame, sink) in frames {
+                self.ingest(&mut core, frame, sink, received);
+            }
+            self.set_out(core);
+        });
     }
 
     /// Closes bins whose missing signals have been waited for long enough.
@@ -171,6 +176,19 @@ impl Session {
         }
         core.steps = steps;
         self.set_out(core);
+    }
+
+    /// Does `work`; if it panics, which is a fault of ours, the session ends and says so instead of hanging.
+    pub(super) fn unbroken<T>(&self, work: impl FnOnce() -> T) -> Option<T> {
+        match std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)) {
+            Ok(done) => Some(done),
+            Err(_) => {
+                tracing::error!(session.id = %self.id, "a fault of ours: the session panicked and is ended");
+                self.core.lock().abandon(Kind::Internal, BROKEN);
+                self.stirred.notify_waiters();
+                None
+            }
+        }
     }
 
     /// Closes bins when they have waited for long enough, until the session is gone; runs for as long as a session
@@ -215,6 +233,7 @@ impl Session {
     pub(super) fn still_open(&self, core: &Core) -> Result<(), Fault> {
         match core.closing {
             None => Ok(()),
+            Some(BROKEN) => Err(Fault::new(Kind::Internal, format!("session {}: {BROKEN}", self.id))),
             Some(why) => Err(Fault::new(Kind::Unavailable, format!("session {}: {why}", self.id))),
         }
     }

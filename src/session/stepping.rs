@@ -11,6 +11,7 @@ use super::part::Part;
 use crate::batch::{Onward, Owner, Ran, Row, RowFault};
 use crate::domain::output::{EventKind, Flags, Notice};
 use crate::domain::time::Stamp;
+use crate::error::Kind;
 use crate::metrics::Outcome;
 use crate::pipeline::journey::Next;
 use crate::readout::Column;
@@ -143,6 +144,17 @@ impl Session {
 
 impl Owner for Session {
     fn finished(self: Arc<Self>, row: Box<Row>, outcome: Result<Ran, RowFault>) -> Option<Onward> {
+        self.unbroken(|| self.passed(row, outcome)).flatten()
+    }
+
+    fn is_gone(&self) -> bool {
+        self.gone.load(Ordering::Acquire)
+    }
+}
+
+impl Session {
+    /// A stage's row came back: on to the next stage, or the next bin.
+    fn passed(&self, row: Box<Row>, outcome: Result<Ran, RowFault>) -> Option<Onward> {
         let mut core = self.core.lock();
         match core.journey.arrived(row, outcome) {
             Next::Stage(onward) => Some(onward),
@@ -152,15 +164,10 @@ impl Owner for Session {
             }
             Next::Stopped => {
                 // The pool is gone: what is still to be stepped is never answered as if it had been.
-                core.in_flight = None;
-                core.abandon("the server is stopping");
+                core.abandon(Kind::Unavailable, "the server is stopping");
                 self.stirred.notify_waiters();
                 None
             }
         }
-    }
-
-    fn is_gone(&self) -> bool {
-        self.gone.load(Ordering::Acquire)
     }
 }

@@ -78,8 +78,11 @@ pub fn from_transport(status: &Status) -> Option<Fault> {
         Code::Internal if status.details().is_empty() => {
             Some(Fault::new(Kind::Malformed, format!("unreadable message: {}", status.message())))
         }
+        // Without a word of its own: there is no such call. Else it is one that we take in another form.
         Code::Unimplemented if status.details().is_empty() => {
-            Some(Fault::new(Kind::Unsupported, format!("no such call: {}", status.message())))
+            let known = "no such call; gRPC reflection lists those there are";
+            let sentence = if status.message().is_empty() { known } else { status.message() };
+            Some(Fault::new(Kind::Unsupported, sentence))
         }
         _ => None,
     }

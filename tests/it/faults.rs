@@ -204,6 +204,9 @@ async fn what_is_known_and_not_done_is_unsupported() {
         assert_eq!(fault.status, 501);
         says(&fault.detail, &[call]);
     }
+    // A call that no version has.
+    let status = unary(&server.channel().await, "Rewind", bytes::Bytes::new()).await.unwrap_err();
+    says(&carried(&status, Code::Unimplemented, "unsupported").detail, &["no such call", "reflection"]);
     let mut line = server.attach(&rig.opened).await;
     line.up(Some(v1::up::Message::Probe(v1::ProbeRequest::default()))).await;
     let fault = line.fault().await;

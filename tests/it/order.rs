@@ -169,3 +169,30 @@ async fn seq_19_digits_long_survives_json_and_an_unknown_signal_is_named() {
     assert_eq!(rig.info().await.next_seq["spikes"], u64::MAX);
     server.stop().await;
 }
+
+#[tokio::test]
+async fn callers_that_send_one_frame_at_once_have_one_answer() {
+    let server = Latentd::start().await;
+    let rig = server.open(linear()).await;
+    let sent = (0..8).map(|_| rig.send(counts(0, 0, &[ROW])));
+    let answers = futures::future::join_all(sent).await;
+    assert_eq!(blocks::<2>(&answers[0], 0), [Linear::new().step(ROW)]);
+    assert!(answers.iter().all(|answer| *answer == answers[0]), "{answers:?}");
+    assert_eq!(rig.close().await.bins, 1);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_frame_without_rows_closes_nothing_and_one_with_too_many_is_refused() {
+    let server = Latentd::start().await;
+    let rig = server.open(linear()).await;
+    let output = rig.send(counts(0, 5, &[])).await;
+    assert_eq!((output.seq, output.n, output.first_bin), (Some(0), 0, 0));
+    let output = rig.send(counts(1, 100, &[ROW])).await;
+    assert_eq!((bins(&output), blocks::<2>(&output, 0)), (0..1, vec![Linear::new().step(ROW)]));
+    let refused = rig.refused(counts(2, 101, &vec![ROW; 65_537])).await;
+    refused.is(422, "invalid", &["first_index", "at most 65536 bins in one frame", "65537"]);
+    assert_eq!(bins(&rig.send(counts(2, 101, &[ROW])).await), 1..2);
+    rig.close().await;
+    server.stop().await;
+}

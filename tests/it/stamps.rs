@@ -44,7 +44,7 @@ fn is_recorded(server: &Latentd, run: &str, part: &v1::Frame) -> bool {
 
 /// Waits until all that was recorded is in the library.
 async fn moved(server: &Latentd) {
-    until(LIMIT, "the journal is moved", || async {
+    until(crate::support::LIMIT, "the journal is moved", || async {
         (library::count(&server.setup, "SELECT count(*) FROM journal") == 0).then_some(())
     })
     .await;
@@ -120,8 +120,10 @@ async fn a_stamp_that_disagrees_is_named_to_the_nanosecond_in_notice_and_event()
     line.send(stamped(2, T0_NS + 20_000_000)).await;
     let notice = line.notices.iter().find(|notice| notice.kind == "clock_disagrees").expect("a notice");
     let run = line.opened.run.clone().expect("a run");
-    let event =
-        until(LIMIT, "the event", || async { server.events(&run, "clock_disagrees").await.pop() }).await;
+    let event = until(LIMIT, "the event is in the journal", || async {
+        server.events(&run, "clock_disagrees").await.into_iter().next()
+    })
+    .await;
     for detail in [&notice.detail, &event.detail] {
         assert!(detail.contains(&stamp.to_string()) && detail.contains(&by_index.to_string()), "{detail}");
     }

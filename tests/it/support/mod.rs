@@ -20,7 +20,7 @@ pub mod stream; // a rig over gRPC
 pub use frames::{
     binned, bins, block, blocks, counts, flag_names, linear, markers, pipeline, recorded, signal, spikes,
 };
-pub use http::{Answer, Refused, Rig, says};
+pub use http::{Answer, Rig, says};
 pub use models::Linear;
 pub use server::{Latentd, Setup};
 pub use stream::{Line, carried};
