@@ -9,7 +9,6 @@ pub mod finding; // file, key, expected, found
 pub mod file; // one file, read only if it is one
 pub mod manifest; // model.toml
 pub mod channels; // channels.csv
-pub mod npy; // h0.npy
 pub mod version; // a version as it stands on disk, and its digest
 pub mod surface; // which tensor is what
 mod fit; // a manifest laid over its graph

@@ -11,12 +11,12 @@ use super::channels::{self, ModelChannel};
 use super::file;
 use super::finding::{Finding, Findings, quoted};
 use super::manifest::{self, MANIFEST_LIMIT_BYTES, Manifest};
-use super::npy;
 use crate::domain::ids::{Digest, ModelName, Version};
 use crate::domain::tensor::Tensor;
 use crate::engine::ModelBytes;
 use crate::graph::{self, Signature};
 use crate::signal::op::{Numbers, Op};
+use crate::wire::npy;
 
 /// The manifest's name.
 pub const MANIFEST: &str = "model.toml";
@@ -348,5 +348,7 @@ impl Reader<'_> {
 }
 
 fn npy_of(shown: &str, bytes: &[u8]) -> Result<Tensor, Findings> {
-    npy::parse(bytes).map_err(|(expected, found)| Findings::one(Finding::new(shown, "", expected, found)))
+    npy::read(bytes).map_err(|error| {
+        Findings::one(Finding::new(shown, &format!("byte {}", error.offset), error.expected, error.found))
+    })
 }

@@ -1,6 +1,6 @@
 //! `.npy` arrays: what recordings keep samples in and what scientists load.
 //!
-//! Read: versions 1 and 2, C order, little-endian f4 f8 i1 i2 i4 i8 u1 u2 u4 u8 and b1. Written: version 1.
+//! Read: versions 1 to 3, C order, little-endian f2 f4 f8 i1 i2 i4 i8 u1 u2 u4 u8 and b1. Written: version 1.
 
 use crate::domain::tensor::{Dtype, Tensor};
 
@@ -9,7 +9,8 @@ const MAGIC: &[u8] = b"\x93NUMPY";
 /// The data start at a multiple of so many bytes.
 const ALIGN_BYTES: usize = 64;
 /// Dtypes by numpy's word for them, without the mark of byte order.
-const DESCR: [(&str, Dtype); 11] = [
+const DESCR: [(&str, Dtype); 12] = [
+    ("f2", Dtype::F16),
     ("f4", Dtype::F32),
     ("f8", Dtype::F64),
     ("i1", Dtype::I8),
@@ -54,11 +55,11 @@ pub fn read(bytes: &[u8]) -> Result<Tensor, NpyError> {
             let len = bytes.get(8..10).ok_or_else(|| short(8))?;
             (10, usize::from(u16::from_le_bytes([len[0], len[1]])))
         }
-        2 => {
+        2 | 3 => {
             let len = bytes.get(8..12).ok_or_else(|| short(8))?;
             (12, u32::from_le_bytes([len[0], len[1], len[2], len[3]]) as usize)
         }
-        other => return Err(NpyError::new(6, "format version 1 or 2", format!("version {other}"))),
+        other => return Err(NpyError::new(6, "format version 1, 2 or 3", format!("version {other}"))),
     };
     let data_at = header_at + header_len;
     let header = bytes.get(header_at..data_at).ok_or_else(|| {
@@ -77,12 +78,11 @@ pub fn read(bytes: &[u8]) -> Result<Tensor, NpyError> {
     })
 }
 
-/// Writes an array. `f16` and `bf16` have no form that `read` takes: `bf16` none in numpy at all, so they are widened to
-/// f32, which loses nothing.
+/// Writes an array. `bf16` has no form in numpy: it is widened to f32, which loses nothing.
 pub fn write(tensor: &Tensor) -> Vec<u8> {
     let widened;
     let tensor = match tensor.dtype {
-        Dtype::F16 | Dtype::Bf16 => {
+        Dtype::Bf16 => {
             let values: Vec<f32> = tensor.to_f64().iter().map(|&value| value as f32).collect();
             widened = Tensor::from_f32(&tensor.shape, &values);
             &widened
@@ -201,7 +201,7 @@ impl Literal<'_> {
 
     fn dtype(&mut self) -> Result<Dtype, NpyError> {
         let place = self.place();
-        let expected = "little-endian f4 f8 i1 i2 i4 i8 u1 u2 u4 u8 or b1";
+        let expected = "little-endian f2 f4 f8 i1 i2 i4 i8 u1 u2 u4 u8 or b1";
         if self.peek() == Some(b'[') {
             return Err(NpyError::new(place, expected, "a record of several fields"));
         }
@@ -305,11 +305,11 @@ mod tests {
         );
         assert_eq!(
             sentence(&header("{'descr': '>f8', 'fortran_order': False, 'shape': (2,), }")),
-            "byte 20: expected little-endian f4 f8 i1 i2 i4 i8 u1 u2 u4 u8 or b1, found '>f8'"
+            "byte 20: expected little-endian f2 f4 f8 i1 i2 i4 i8 u1 u2 u4 u8 or b1, found '>f8'"
         );
         assert_eq!(
             sentence(&header("{'descr': [('a', '<f4')], 'fortran_order': False, 'shape': (2,), }")),
-            "byte 20: expected little-endian f4 f8 i1 i2 i4 i8 u1 u2 u4 u8 or b1, found a record of several fields"
+            "byte 20: expected little-endian f2 f4 f8 i1 i2 i4 i8 u1 u2 u4 u8 or b1, found a record of several fields"
         );
         assert_eq!(
             sentence(&header("{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), }")),
@@ -318,7 +318,7 @@ mod tests {
         let huge = "{'descr': '<f4', 'fortran_order': False, 'shape': (9999999999, 9999999999), }";
         assert!(sentence(&header(huge)).contains("expected a shape that fits in memory"));
         let mut newer = header("{}");
-        newer[6] = 3;
-        assert_eq!(sentence(&newer), "byte 6: expected format version 1 or 2, found version 3");
+        newer[6] = 4;
+        assert_eq!(sentence(&newer), "byte 6: expected format version 1, 2 or 3, found version 4");
     }
 }

@@ -143,8 +143,8 @@ fn a_states_file_must_hold_one_row_of_it() {
             "wide",
             "wide/model.toml: state[0].init: expected a row of `v0` (f32 [batch, 2]), found f32 [3] in `v0.npy`",
         ),
-        ("cut", "cut/1/v0.npy: expected the bytes of f32 [2], found 4 bytes"),
-        ("none", "none/1/v0.npy: expected an .npy file, found bytes that begin in another way"),
+        ("cut", "expected 8 bytes of data for f32 [2], found 4 bytes"),
+        ("none", "none/1/v0.npy: byte 0: expected an .npy file"),
     ] {
         let said = repository.fault(model);
         assert!(said.contains(sentence), "{said}\n not {sentence}");
