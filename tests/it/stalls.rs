@@ -109,7 +109,7 @@ async fn an_input_that_is_not_required_may_be_missing_and_never_holds_a_bin() {
     rig.close().await;
     let refused =
         server.try_open(pipeline("pair", [signal("left", "binned", &["a", "b"])])).await.err().unwrap();
-    refused.is(422, "invalid", &["signals", "right", "there are: left"]);
+    refused.is(422, "invalid", &["signals", "`right`", "found `left`"]);
     server.stop().await;
 }
 

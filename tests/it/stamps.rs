@@ -10,7 +10,7 @@ use prost::Message as _;
 
 use crate::library;
 use crate::support::stream::Line;
-use crate::support::{Latentd, Rig, Setup, binned, block, pipeline, signal, spikes, until};
+use crate::support::{LIMIT, Latentd, Rig, Setup, binned, block, pipeline, signal, spikes, until};
 
 /// A start that is odd, and far beyond 2^53.
 const T0_NS: i64 = 1_795_621_286_661_653_697;
@@ -120,7 +120,10 @@ async fn a_stamp_that_disagrees_is_named_to_the_nanosecond_in_notice_and_event()
     line.send(stamped(2, T0_NS + 20_000_000)).await;
     let notice = line.notices.iter().find(|notice| notice.kind == "clock_disagrees").expect("a notice");
     let run = line.opened.run.clone().expect("a run");
-    let event = server.events(&run, "clock_disagrees").await.remove(0);
+    let event = until(LIMIT, "the event in the run", || async {
+        server.events(&run, "clock_disagrees").await.into_iter().next()
+    })
+    .await;
     for detail in [&notice.detail, &event.detail] {
         assert!(detail.contains(&stamp.to_string()) && detail.contains(&by_index.to_string()), "{detail}");
     }
