@@ -106,8 +106,7 @@ async fn a_run_that_fails_or_panics_is_an_invalid_bin_and_nothing_else() {
     let rig = server.open(&recorded(linear())).await;
     let beside = server.open(&linear()).await;
     let (mut known, mut other) = (Linear::new(), Linear::new());
-    let mut seq = 0;
-    for bad in [FAILS, PANICS, FAILS] {
+    for (seq, bad) in (0..).zip([FAILS, PANICS, FAILS]) {
         let output = rig.send(counts(2 * seq, 2 * seq, &[[1.0, 2.0]])).await;
         assert_eq!(blocks::<2>(&output, 0), [known.step([1.0, 2.0])]);
         let output = rig.send(counts(2 * seq + 1, 2 * seq + 1, &[[bad, 0.0]])).await;
@@ -118,7 +117,6 @@ async fn a_run_that_fails_or_panics_is_an_invalid_bin_and_nothing_else() {
             (blocks::<2>(&output, 0), flag_names(&output)),
             (vec![other.step([3.0, 0.0])], vec![vec![]])
         );
-        seq += 1;
     }
     let path = format!("http://{}/v1/runs/{}/events?kind=output_invalid", server.running.http, rig.run());
     assert_eq!(rig.close().await.bins, 6);

@@ -1,8 +1,8 @@
 //! All tests that look at latentd from outside its rooms: one binary, linked once.
 
 mod deadlines; // lag, silence, the end
-mod engine; // a failing engine, in process
 mod durability; // what a rig was told against what is found afterwards
+mod engine; // a failing engine, in process
 mod faults; // every kind of fault, on every road
 mod footprint; // memory
 mod gaps; // samples that never came
@@ -14,18 +14,18 @@ mod live; // sessions and frames: the main road
 mod model_based; // random sessions against a plain model
 mod nan; // what is not finite, in and out
 mod order; // which frame comes next
+mod overload; // more sessions than there is room for
 mod parity; // every road answers alike
 mod preprocess; // what a chain does to a stream
-mod released; // the schema, against the released one
-mod overload; // more sessions than there is room for
 mod recordings; // what the tests stream
+mod released; // the schema, against the released one
 mod resets; // the state starting anew
 mod rig; // rigs that play recordings and keep account
 mod signals; // what a rig may send
 mod sixty_four; // 64 rigs in real time
 mod stalls; // silence, clocks, restarts
-mod start; // starts that must fail
 mod stamps; // stamps of 19 digits
+mod start; // starts that must fail
 mod support; // the real binary, small models, rigs
 mod usage; // memory and processor time
 mod writers; // who may write

@@ -297,10 +297,10 @@ async fn targets_and_markers_are_recorded_beside_the_inputs_and_never_seen_by_th
     // Beside the inputs: before them, between them, in any order.
     let output = rig.send(binned("hand", 0, 0, &[[5.0, 6.0]])).await;
     assert_eq!((output.n, output.signal.as_str()), (0, "hand"));
-    assert_eq!(rig.send(markers("ttl", 0, &[(3 * MS, "go"), (1 * MS, "cue")])).await.n, 0);
+    assert_eq!(rig.send(markers("ttl", 0, &[(3 * MS, "go"), (MS, "cue")])).await.n, 0);
     assert_eq!(blocks::<2>(&rig.send(counts(0, 0, &[ROW])).await, 0), [known.step(ROW)]);
     assert_eq!(rig.send(binned("stimulus", 0, 0, &[[0.5]; 200])).await.n, 0);
-    rig.send(markers("ttl", 1, &[(1 * MS, "late is fine")])).await;
+    rig.send(markers("ttl", 1, &[(MS, "late is fine")])).await;
     assert_eq!(blocks::<2>(&rig.send(counts(1, 1, &[ROW])).await, 0), [known.step(ROW)]);
     // They have an order and a shape of their own.
     rig.refused(binned("hand", 2, 1, &[[1.0, 1.0]])).await.is(409, "expected_seq", &["hand"]);

@@ -120,7 +120,7 @@ async fn a_stamp_that_disagrees_is_named_to_the_nanosecond_in_notice_and_event()
     line.send(stamped(2, T0_NS + 20_000_000)).await;
     let notice = line.notices.iter().find(|notice| notice.kind == "clock_disagrees").expect("a notice");
     let run = line.opened.run.clone().expect("a run");
-    let event = until(LIMIT, "the event in the run", || async {
+    let event = until(LIMIT, "the event is in the journal", || async {
         server.events(&run, "clock_disagrees").await.into_iter().next()
     })
     .await;
