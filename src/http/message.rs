@@ -1,5 +1,7 @@
 //! Bodies of the schema: JSON or protobuf in, the same out; faults as problem+json.
 
+use std::time::Duration;
+
 use axum::body::Body;
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::response::{IntoResponse, Response};
@@ -126,6 +128,10 @@ where
             .and_then(|text| text.parse::<u64>().ok())
             .is_some_and(|bytes| bytes > app.body_limit as u64)
         {
+            // One that waits for our word to send it has sent nothing.
+            if !request.headers().contains_key(header::EXPECT) {
+                pass_over(request.into_body()).await;
+            }
             return Err(over_limit(app.body_limit).into());
         }
         let body = read(request.into_body(), app.body_limit).await?;
@@ -140,12 +146,31 @@ where
 }
 
 /// Reads a body up to its limit.
-async fn read(body: Body, limit_bytes: usize) -> Result<Bytes, Fault> {
-    match Limited::new(body, limit_bytes).collect().await {
+async fn read(mut body: Body, limit_bytes: usize) -> Result<Bytes, Fault> {
+    match Limited::new(&mut body, limit_bytes).collect().await {
         Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => Err(over_limit(limit_bytes)),
+        Err(error) if error.is::<LengthLimitError>() => {
+            pass_over(body).await;
+            Err(over_limit(limit_bytes))
+        }
         Err(error) => Err(Fault::new(Kind::Malformed, format!("the body broke off: {error}"))),
     }
+}
+
+/// Reads on for a while and keeps nothing: a client that is still writing when the connection closes sees a broken pipe
+/// and not its answer.
+async fn pass_over(mut body: Body) {
+    const MOST_BYTES: usize = 16 << 20;
+    const LONGEST: Duration = Duration::from_secs(2);
+    let all = async {
+        let mut passed = 0;
+        while passed < MOST_BYTES {
+            let Some(Ok(frame)) = body.frame().await else { return };
+            passed += frame.data_ref().map_or(0, Bytes::len);
+        }
+    };
+    // Why ignored: whoever is slower is answered now, and may not see it.
+    let _ = tokio::time::timeout(LONGEST, all).await;
 }
 
 fn over_limit(limit_bytes: usize) -> Fault {
