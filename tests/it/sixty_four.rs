@@ -16,8 +16,8 @@ const RIGS: usize = 64;
 const DEADLINE_MS: f64 = 20.0;
 
 /// 64 sessions of so many bins: no gap, every bin answered, every bin in the library. What was played and seen.
-async fn sixty_four(bins: i64) -> Vec<PlayReport> {
-    let server = Setup::bare().bundled().start().await;
+async fn sixty_four(setup: Setup, bins: i64) -> Vec<PlayReport> {
+    let server = setup.start().await;
     let (_, before_s) = usage(server.pid());
     let begun = Instant::now();
     let rigs = (1..=RIGS as u64).map(|seed| {
@@ -90,13 +90,14 @@ async fn say(server: &Latentd, reports: &[PlayReport], cores: f64, rss_kb: u64) 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sixty_four_rigs_in_real_time_lose_nothing_in_five_seconds() {
-    sixty_four(250).await;
+    // Admission is not at stake here: on a busy machine a debug build cannot promise what 64 rigs ask for.
+    sixty_four(Setup::bare().bundled().key("workers", 4).key("load_limit", 1), 250).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "takes a minute; make test-all"]
 async fn sixty_four_rigs_in_real_time_miss_no_deadline_in_a_minute() {
-    for report in sixty_four(3_000).await {
+    for report in sixty_four(Setup::bare().bundled(), 3_000).await {
         assert_eq!(report.closed.deadline_missed, 0, "run {:?}: {:?}", report.run, report.server_lag_us());
     }
 }
