@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::core::{Awaiting, Cause, Core, End};
+use super::core::{Awaiting, Cause, Core, Due, End};
 use super::live::Session;
 use super::order::Answer;
 use super::outbox::Outgoing;
@@ -50,7 +50,7 @@ impl Session {
         }
         let ticket = self.record(core, &end, &mut parts);
         let Some(cause) = end.cause else {
-            return self.push(core, parts);
+            return self.push(core, ticket, parts);
         };
         if cause.once {
             let mut all = std::mem::take(&mut core.held);
@@ -75,7 +75,7 @@ impl Session {
                 if parts.is_empty() {
                     parts.push(Part::new(std::mem::take(&mut core.skipped), cause.bins_until, Vec::new()));
                 }
-                let none_wanted = vec![false; self.wanted.len()];
+                let none_wanted = if cause.reply { Vec::new() } else { vec![false; self.wanted.len()] };
                 let wanted = if cause.reply { &self.wanted } else { &none_wanted };
                 let durable_seq = self.durable_seq();
                 let outputs = parts.into_iter().map(|part| v1::Output {
@@ -93,9 +93,10 @@ impl Session {
                 Answer::Outputs(outputs.collect())
             }
         };
-        match (self.ack, ticket) {
-            (Ack::Durable, Some(ticket)) => {
-                core.awaiting.push_back(Awaiting { ticket, signal: cause.signal, seq: cause.seq, answer });
+        match self.ack {
+            Ack::Durable if self.recorder.is_some() => {
+                let due = Due::Answer { signal: cause.signal, seq: cause.seq, answer };
+                core.awaiting.push_back(Awaiting { ticket, due });
                 self.durable_due.notify_one();
             }
             _ => core.orders[cause.signal].answer(cause.seq, answer),
@@ -118,16 +119,31 @@ impl Session {
     }
 
     /// Bins that closed without a frame: to the attached streams, or kept for the next answer.
-    pub(super) fn push(&self, core: &mut Core, parts: Vec<Part>) {
-        let outboxes = core.outboxes();
-        if outboxes.is_empty() {
+    pub(super) fn push(&self, core: &mut Core, ticket: Option<Ticket>, parts: Vec<Part>) {
+        if core.outboxes().is_empty() {
             core.held.extend(parts);
             return;
         }
-        for part in parts {
-            let output = v1::Output { durable_seq: self.durable_seq(), ..part.message(&self.wanted) };
-            for outbox in &outboxes {
-                outbox.put(Outgoing::Message(v1::down::Message::Output(output.clone())));
+        let pushed = parts.into_iter().map(|part| part.message(&self.wanted)).collect();
+        if self.ack == Ack::Durable && self.recorder.is_some() {
+            core.awaiting.push_back(Awaiting { ticket, due: Due::Push(pushed) });
+            self.durable_due.notify_one();
+        } else {
+            self.give(core, Due::Push(pushed));
+        }
+    }
+
+    /// Hands over what is due.
+    fn give(&self, core: &mut Core, due: Due) {
+        match due {
+            Due::Answer { signal, seq, answer } => core.orders[signal].answer(seq, answer),
+            Due::Push(outputs) => {
+                for outbox in core.outboxes() {
+                    for output in &outputs {
+                        let output = v1::Output { durable_seq: self.durable_seq(), ..output.clone() };
+                        outbox.put(Outgoing::Message(v1::down::Message::Output(output)));
+                    }
+                }
             }
         }
     }
@@ -136,12 +152,9 @@ impl Session {
     pub(super) fn record(&self, core: &mut Core, end: &End, parts: &mut [Part]) -> Option<Ticket> {
         let recorder = self.recorder.as_ref()?;
         let mut records: Vec<Record> = Vec::with_capacity(parts.len() + 2);
-        if !core.t0_told
-            && let Some(grid) = core.aligner.grid()
-        {
-            core.t0_told = true;
-            records.push(Record::T0 { t0_ns: grid.t0_ns });
-        }
+        self.note_waiting(core);
+        let t0 = core.aligner.grid().filter(|_| !core.t0_told);
+        records.extend(t0.map(|grid| Record::T0 { t0_ns: grid.t0_ns }));
         records.extend(parts.iter().map(|part| self.bins_record(part)));
         if let Some(cause) = &end.cause {
             records.push(Record::Frame {
@@ -163,6 +176,7 @@ impl Session {
             }
             return None;
         };
+        core.t0_told |= t0.is_some();
         let ticket = recorder.put_all(room, records);
         core.last_ticket = Some(ticket);
         Some(ticket)
@@ -206,15 +220,17 @@ impl Session {
                 due.await;
                 continue;
             };
-            // A run whose recording stopped is answered all the same: `durable_seq` tells, and an event did.
-            let _ = recorder.durable(ticket).await;
+            if let Some(ticket) = ticket {
+                // A run whose recording stopped is answered all the same: `durable_seq` tells, and an event did.
+                let _ = recorder.durable(ticket).await;
+            }
             let mut core = self.core.lock();
-            let Some(Awaiting { signal, seq, mut answer, .. }) = core.awaiting.pop_front() else { continue };
-            if let Answer::Outputs(outputs) = &mut answer {
+            let Some(Awaiting { mut due, .. }) = core.awaiting.pop_front() else { continue };
+            if let Due::Answer { answer: Answer::Outputs(outputs), .. } = &mut due {
                 let durable_seq = self.durable_seq();
                 outputs.iter_mut().for_each(|output| output.durable_seq.clone_from(&durable_seq));
             }
-            core.orders[signal].answer(seq, answer);
+            self.give(&mut core, due);
             self.stirred.notify_waiters();
         }
     }

@@ -30,7 +30,7 @@ impl Session {
             Some(signal) => vec![signal],
             None => {
                 let of_token =
-                    (0..core.orders.len()).filter(|&at| core.orders[at].token == writer).collect::<Vec<_>>();
+                    (0..core.orders.len()).filter(|&at| same_token(&core.orders[at].token, writer)).collect::<Vec<_>>();
                 if of_token.is_empty() { (0..core.orders.len()).collect() } else { of_token }
             }
         };
@@ -140,7 +140,7 @@ impl Attachment {
 
     /// How many more frames may be read: `window`, less those that are unanswered or wait to be sent.
     pub fn room(&self) -> usize {
-        self.session.window.saturating_sub(self.unanswered() + self.outbox.waiting())
+        self.session.window.saturating_sub(self.outbox.owed() + self.outbox.waiting())
     }
 
     /// Whether another frame may be read.
@@ -150,21 +150,14 @@ impl Attachment {
 
     /// Whether all that came was answered and sent.
     pub fn is_answered(&self) -> bool {
-        self.unanswered() + self.outbox.waiting() == 0
-    }
-
-    fn unanswered(&self) -> usize {
-        let core = self.session.core.lock();
-        let mine = |order: &&super::order::Order| {
-            order.attached.as_ref().is_some_and(|(stream, _)| *stream == self.stream)
-        };
-        core.orders.iter().filter(mine).map(super::order::Order::unanswered).sum()
+        self.outbox.owed() + self.outbox.waiting() == 0
     }
 }
 
 impl Drop for Attachment {
     fn drop(&mut self) {
         let mut core = self.session.core.lock();
+        core.last_sign = std::time::Instant::now();
         let mut freed = Vec::new();
         for (at, order) in core.orders.iter_mut().enumerate() {
             if order.attached.as_ref().is_some_and(|(stream, _)| *stream == self.stream) {

@@ -8,14 +8,14 @@ use bytes::Bytes;
 
 use super::lag::LagStats;
 use super::order::{Answer, Order};
-use super::outbox::Outbox;
+use super::outbox::{Outbox, Outgoing};
 use super::part::Part;
 use crate::batch::Place;
 use crate::domain::output::Flags;
 use crate::domain::time::Stamp;
 use crate::error::{Fault, Kind};
 use crate::pipeline::journey::Journey;
-use crate::recorder::Ticket;
+use crate::recorder::{Record, Ticket};
 use crate::signal::aligner::Aligner;
 use crate::signal::step::{Bin, Step};
 use crate::wire::v1;
@@ -29,6 +29,8 @@ pub(super) struct Core {
     pub(super) orders: Vec<Order>,
     pub(super) journey: Journey,
     pub(super) work: VecDeque<Work>,
+    /// The ends in `work`, in order.
+    pub(super) ends: VecDeque<End>,
     /// The bin that is being stepped; its row is in a lane.
     pub(super) in_flight: Option<InFlight>,
     /// Bins of the answer at the head of `work`.
@@ -50,18 +52,24 @@ pub(super) struct Core {
     pub(super) steps: Vec<Step>,
     /// Answers that wait for the journal, oldest first (`ack = "durable"`).
     pub(super) awaiting: VecDeque<Awaiting>,
+    /// Small records that found no room yet, oldest first.
+    pub(super) unnoted: VecDeque<Record>,
     /// Of what was recorded last.
     pub(super) last_ticket: Option<Ticket>,
     /// Whether the run knows where bin 0 lies.
     pub(super) t0_told: bool,
 }
 
-/// An answer that waits for the journal.
+/// What waits for the journal before it leaves.
 pub(super) struct Awaiting {
-    pub(super) ticket: Ticket,
-    pub(super) signal: usize,
-    pub(super) seq: u64,
-    pub(super) answer: Answer,
+    /// `None`: for nothing of its own, only for its turn.
+    pub(super) ticket: Option<Ticket>,
+    pub(super) due: Due,
+}
+
+pub(super) enum Due {
+    Answer { signal: usize, seq: u64, answer: Answer },
+    Push(Vec<v1::Output>),
 }
 
 pub(super) struct InFlight {
@@ -80,7 +88,8 @@ pub(super) struct Tally {
 pub(super) enum Work {
     Bin(Box<Bin>),
     Skipped { to: u64, bins: u64 },
-    End(Box<End>),
+    /// The next of `ends`.
+    End,
 }
 
 /// The end of what one frame (or one expiry) has closed.
@@ -89,6 +98,8 @@ pub(super) struct End {
     pub(super) received: Stamp,
     /// Whether the frame came long after the road at its best would have brought it.
     pub(super) behind: bool,
+    /// Bins of it that have not begun.
+    pub(super) bins_left: usize,
     pub(super) queued: Duration,
     pub(super) compute: Duration,
 }
@@ -115,6 +126,8 @@ impl Core {
             orders,
             journey,
             work: VecDeque::new(),
+            ends: VecDeque::new(),
+            unnoted: VecDeque::new(),
             in_flight: None,
             parts: Vec::new(),
             held: Vec::new(),
@@ -153,29 +166,13 @@ impl Core {
             && now.duration_since(self.last_sign) > dead_after
     }
 
-    /// When the frame behind the bin at hand was received, and whether that bin is stale: brought late by a stall, with
+    /// A bin begins: when the frame behind it was received, and whether the bin is stale: brought late by a stall, with
     /// newer bins of later frames behind it.
-    pub(super) fn next_end(&self) -> (Instant, bool) {
-        let mut ends = self.work.iter().filter_map(|work| match work {
-            Work::End(end) => Some(end),
-            _ => None,
-        });
-        let Some(own) = ends.next() else { return (Instant::now(), false) };
-        let newer = own.behind
-            && self
-                .work
-                .iter()
-                .skip_while(|work| !matches!(work, Work::End(_)))
-                .any(|work| matches!(work, Work::Bin(_)));
-        (own.received.instant, newer)
-    }
-
-    /// The end of the answer at hand.
-    pub(super) fn head_end(&mut self) -> Option<&mut End> {
-        self.work.iter_mut().find_map(|work| match work {
-            Work::End(end) => Some(&mut **end),
-            _ => None,
-        })
+    pub(super) fn take_bin(&mut self) -> (Instant, bool) {
+        let newer = self.ends.iter().skip(1).any(|end| end.bins_left > 0);
+        let Some(own) = self.ends.front_mut() else { return (Instant::now(), false) };
+        own.bins_left = own.bins_left.saturating_sub(1);
+        (own.received.instant, own.behind && newer)
     }
 
     /// Whether a bin that ends at `end_ns` came later than the road at its best would have brought it, by more than two
@@ -190,12 +187,14 @@ impl Core {
     pub(super) fn abandon(&mut self, kind: Kind, why: &'static str) {
         self.in_flight = None;
         self.closing.get_or_insert(why);
-        for work in std::mem::take(&mut self.work) {
-            let Work::End(end) = work else { continue };
+        self.work.clear();
+        for end in std::mem::take(&mut self.ends) {
             if let Some(cause) = end.cause {
-                let fault = Fault::new(kind, why);
-                self.orders[cause.signal].answer(cause.seq, Answer::Fault(fault));
+                self.orders[cause.signal].answer(cause.seq, Answer::Fault(Fault::new(kind, why)));
             }
+        }
+        for outbox in self.outboxes() {
+            outbox.put(Outgoing::End(Fault::new(kind, why)));
         }
     }
 

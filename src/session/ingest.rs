@@ -18,6 +18,9 @@ use crate::recorder::Record;
 use crate::signal::step::Step;
 use crate::wire::{self, v1};
 
+/// Small records that wait for room; one more, and the oldest goes.
+const UNNOTED_LIMIT: usize = 256;
+
 impl Session {
     pub(super) fn ingest(&self, core: &mut Core, mut wire_frame: v1::Frame, sink: Sink, received: Stamp) {
         // The token is a secret of the rig; it is not recorded.
@@ -47,7 +50,9 @@ impl Session {
             Verdict::Done => return,
         };
         let once = matches!(sink, Sink::Once(_));
-        if once && core.orders[signal].unanswered() >= self.window {
+        // A stream is not read past its window; a second window is for one that took over from another.
+        let most = if once { self.window } else { 2 * self.window };
+        if core.orders[signal].unanswered() >= most {
             let detail =
                 format!("signal {}: {} frames are unanswered, the window is full", frame.signal, self.window);
             let fault = Fault::new(Kind::Overloaded, detail).retry_after(self.width.as_secs_f64() * 1e3);
@@ -59,7 +64,7 @@ impl Session {
             Step::Bin(bin) => core.aligner.grid().map(|grid| grid.end_ns(bin.k)),
             _ => None,
         });
-        self.take_steps(core, &mut steps);
+        let bins_left = self.take_steps(core, &mut steps);
         core.steps = steps;
         let fault = match pushed {
             Ok(()) => None,
@@ -73,7 +78,9 @@ impl Session {
         core.orders[signal].consumed(&frame, sink);
         self.meter.received(received.instant.elapsed());
         let behind = newest_end_ns.is_some_and(|end_ns| core.is_behind(end_ns, received.unix_ns, self.width));
-        core.work.push_back(Work::End(Box::new(End {
+        let bins_until = core.aligner.next_bin();
+        core.work.push_back(Work::End);
+        core.ends.push_back(End {
             cause: Some(Cause {
                 signal,
                 seq: frame.seq,
@@ -81,21 +88,26 @@ impl Session {
                 reply: frame.reply,
                 once,
                 data,
-                bins_until: core.aligner.next_bin(),
+                bins_until,
                 fault,
             }),
             received,
             behind,
+            bins_left,
             queued: Duration::ZERO,
             compute: Duration::ZERO,
-        })));
+        });
     }
 
-    /// Bins and skips to the end of the work, notices to whoever listens.
-    pub(super) fn take_steps(&self, core: &mut Core, steps: &mut Vec<Step>) {
+    /// Bins and skips to the end of the work, notices to whoever listens; answers how many bins.
+    pub(super) fn take_steps(&self, core: &mut Core, steps: &mut Vec<Step>) -> usize {
+        let mut bins = 0;
         for step in steps.drain(..) {
             match step {
-                Step::Bin(bin) => core.work.push_back(Work::Bin(Box::new(bin))),
+                Step::Bin(bin) => {
+                    bins += 1;
+                    core.work.push_back(Work::Bin(Box::new(bin)));
+                }
                 Step::Skipped { from, to } => core.work.push_back(Work::Skipped { to, bins: to - from }),
                 Step::Notice(notice) => {
                     self.meter.happened(&notice);
@@ -104,11 +116,12 @@ impl Session {
             }
         }
         self.waits_changed.notify_one();
+        bins
     }
 
     /// A notice to the run and to every attached stream.
     pub(super) fn tell(&self, core: &mut Core, notice: Notice) {
-        self.note(Record::Event(notice.clone()));
+        self.note(core, Record::Event(notice.clone()));
         let message = v1::Notice {
             kind: notice.kind.word().into(),
             signal: notice.signal.as_ref().map(SignalName::to_string).unwrap_or_default(),
@@ -123,15 +136,27 @@ impl Session {
         }
     }
 
-    /// A small record that belongs to no answer. If the recorder has no room for it, it has none for bins either, which
-    /// the run then says.
-    pub(super) fn note(&self, record: Record) {
-        let Some(recorder) = &self.recorder else { return };
-        if self.gone.load(Ordering::Acquire) {
+    /// A small record that belongs to no answer. If the recorder has no room for it now, it waits for the next chance.
+    pub(super) fn note(&self, core: &mut Core, record: Record) {
+        if self.recorder.is_none() || self.gone.load(Ordering::Acquire) {
             return;
         }
-        if let Some(room) = recorder.reserve(record.size_bytes()) {
-            recorder.put(room, record);
+        if core.unnoted.len() >= UNNOTED_LIMIT {
+            core.unnoted.pop_front();
+            tracing::warn!(session.id = %self.id, "the disk is behind: an event is not in the run");
+        }
+        core.unnoted.push_back(record);
+        self.note_waiting(core);
+    }
+
+    /// Records what waits, as far as there is room.
+    pub(super) fn note_waiting(&self, core: &mut Core) {
+        let Some(recorder) = &self.recorder else { return };
+        while let Some(record) = core.unnoted.front() {
+            let Some(room) = recorder.reserve(record.size_bytes()) else { return };
+            if let Some(record) = core.unnoted.pop_front() {
+                recorder.put(room, record);
+            }
         }
     }
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
@@ -23,7 +24,7 @@ use crate::domain::signal::SignalSpec;
 use crate::domain::time::Stamp;
 use crate::error::{Fault, Kind};
 use crate::pipeline::journey::Journey;
-use crate::recorder::{Close, RunRecorder};
+use crate::recorder::{Close, Record, RunRecorder};
 use crate::signal::aligner::Aligner;
 use crate::wire::{self, v1};
 
@@ -161,21 +162,36 @@ impl Session {
 
     /// Closes bins whose missing signals have been waited for long enough.
     pub fn expire(self: &Arc<Self>, now: Stamp) {
-        let mut core = self.core.lock();
-        let mut steps = std::mem::take(&mut core.steps);
-        core.aligner.expire(now.unix_ns, &mut steps);
-        if !steps.is_empty() {
-            self.take_steps(&mut core, &mut steps);
-            core.work.push_back(Work::End(Box::new(End {
-                cause: None,
-                received: now,
-                behind: false,
-                queued: Duration::ZERO,
-                compute: Duration::ZERO,
-            })));
-        }
-        core.steps = steps;
-        self.set_out(core);
+        self.unbroken(|| {
+            let mut core = self.core.lock();
+            if core.closing.is_some() {
+                return;
+            }
+            let next_bin = core.aligner.next_bin();
+            let mut steps = std::mem::take(&mut core.steps);
+            core.aligner.expire(now.unix_ns, &mut steps);
+            if !steps.is_empty() {
+                let bins_left = self.take_steps(&mut core, &mut steps);
+                let until = core.aligner.next_bin();
+                self.note_step(&mut core, &format!(r#"{{"close_before":{until},"from":{next_bin},"t_ns":{}}}"#, now.unix_ns));
+                core.work.push_back(Work::End);
+                core.ends.push_back(End {
+                    cause: None,
+                    received: now,
+                    behind: false,
+                    bins_left,
+                    queued: Duration::ZERO,
+                    compute: Duration::ZERO,
+                });
+            }
+            core.steps = steps;
+            self.set_out(core);
+        });
+    }
+
+    /// What replay must repeat at this place of the order, as JSON: an early closing, a reset.
+    fn note_step(&self, core: &mut Core, json: &str) {
+        self.note(core, Record::Step { bytes: Bytes::copy_from_slice(json.as_bytes()) });
     }
 
     /// Does `work`; if it panics, which is a fault of ours, the session ends and says so instead of hanging.
@@ -216,6 +232,7 @@ impl Session {
         self.still_open(&core)?;
         core.last_sign = now.instant;
         let at = core.aligner.reset(scope, at_bin)?;
+        self.note_step(&mut core, &format!(r#"{{"reset":"{scope}","at_bin":{at},"t_ns":{}}}"#, now.unix_ns));
         Ok(at)
     }
 
@@ -241,38 +258,15 @@ impl Session {
     /// Takes no more frames, answers those that came, ends its streams, closes its run, and sums up.
     pub async fn close(self: &Arc<Self>, why: &'static str, finished: bool) -> v1::CloseReply {
         self.core.lock().closing.get_or_insert(why);
-        loop {
+        let reply = loop {
             let stirred = self.stirred.notified();
             tokio::pin!(stirred);
             stirred.as_mut().enable();
-            if self.core.lock().is_idle() {
-                break;
+            if let Some(reply) = self.end(why, finished) {
+                break reply;
             }
             stirred.await;
-        }
-        let reply = {
-            let mut core = self.core.lock();
-            let notice = Notice {
-                kind: EventKind::Closed,
-                signal: None,
-                from_bin: core.tally.last_bin.map(|bin| bin + 1),
-                to_bin: None,
-                count: core.tally.bins,
-                detail: why.into(),
-                t_ns: Stamp::now().unix_ns,
-            };
-            self.tell(&mut core, notice);
-            for outbox in core.outboxes() {
-                outbox.put(if finished {
-                    Outgoing::Finished
-                } else {
-                    Outgoing::End(Fault::new(Kind::Unavailable, format!("session {}: {why}", self.id)))
-                });
-            }
-            core.places.clear();
-            core.summary()
         };
-        self.gone.store(true, Ordering::Release);
         self.durable_due.notify_one();
         self.waits_changed.notify_one();
         if let Some(recorder) = &self.recorder {
@@ -288,6 +282,34 @@ impl Session {
             }
         }
         v1::CloseReply { durable_seq: self.durable_seq(), ..reply }
+    }
+
+    /// Ends the session if nothing is in flight: in one hold of the lock, so that nothing begins in between.
+    fn end(&self, why: &'static str, finished: bool) -> Option<v1::CloseReply> {
+        let mut core = self.core.lock();
+        if !core.is_idle() {
+            return None;
+        }
+        let notice = Notice {
+            kind: EventKind::Closed,
+            signal: None,
+            from_bin: core.tally.last_bin.map(|bin| bin + 1),
+            to_bin: None,
+            count: core.tally.bins,
+            detail: why.into(),
+            t_ns: Stamp::now().unix_ns,
+        };
+        self.tell(&mut core, notice);
+        for outbox in core.outboxes() {
+            outbox.put(if finished {
+                Outgoing::Finished
+            } else {
+                Outgoing::End(Fault::new(Kind::Unavailable, format!("session {}: {why}", self.id)))
+            });
+        }
+        core.places.clear();
+        self.gone.store(true, Ordering::Release);
+        Some(core.summary())
     }
 
     /// What can be told of it at this moment.
@@ -333,9 +355,12 @@ impl Session {
         self.meter.state(self.core.lock().is_detached(now, dead_after));
     }
 
-    /// Whether it has shown no sign of life for its `idle_timeout_s`.
+    /// Whether it has shown no sign of life for its `idle_timeout_s`, or was broken by a fault of ours.
     pub fn is_idle_too_long(&self, now: Instant) -> bool {
         let core = self.core.lock();
+        if core.closing == Some(BROKEN) {
+            return true;
+        }
         core.outboxes().is_empty() && now.duration_since(core.last_sign) > self.idle_timeout
     }
 }

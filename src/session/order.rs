@@ -22,6 +22,20 @@ pub enum Sink {
 }
 
 impl Sink {
+    /// An answer is owed to it.
+    fn expect(&self) {
+        if let Sink::Stream(outbox) = self {
+            outbox.expect();
+        }
+    }
+
+    /// The answer that was owed is about to be given.
+    fn settle(&self) {
+        if let Sink::Stream(outbox) = self {
+            outbox.settle();
+        }
+    }
+
     /// Hands over a fault that concerns no `seq` of the order.
     pub fn fault(self, fault: Fault) {
         self.give(&Answer::Fault(fault), true);
@@ -80,8 +94,8 @@ pub enum Verdict {
 #[derive(Debug)]
 pub struct Order {
     next_seq: u64,
-    /// Slots of `seq`s `next_seq − slots.len() .. next_seq`; a `seq` that was given up as lost has `None`.
-    slots: VecDeque<Option<Slot>>,
+    /// Consumed frames by their `seq`, ascending; a `seq` that was given up as lost has none.
+    slots: VecDeque<(u64, Slot)>,
     unanswered: usize,
     window: usize,
     /// The writer token of this signal.
@@ -123,16 +137,15 @@ impl Order {
         if seq >= self.next_seq {
             return Verdict::Take(sink);
         }
-        let age = self.next_seq - seq;
-        let slot = (age as usize <= self.slots.len())
-            .then(|| self.slots.len() - age as usize)
-            .and_then(|at| self.slots[at].as_mut());
-        match slot {
-            Some(Slot::Waiting(sinks)) => sinks.push((sink, frame.reply)),
+        match self.slot(seq) {
+            Some(Slot::Waiting(sinks)) => {
+                sink.expect();
+                sinks.push((sink, frame.reply));
+            }
             Some(Slot::Answered(answer)) => sink.give(answer, frame.reply),
             None => {
                 let detail = format!(
-                    "signal {}: frame {seq} was stepped and its answer is no longer kept (next is {})",
+                    "signal {}: frame {seq} was stepped or given up, and its answer is not kept (next is {})",
                     frame.signal, self.next_seq
                 );
                 self.refuse(frame, sink, Fault::new(Kind::AlreadyStepped, detail));
@@ -147,40 +160,126 @@ impl Order {
         sink.give(&Answer::Fault(fault), true);
     }
 
+    fn slot(&mut self, seq: u64) -> Option<&mut Slot> {
+        let at = self.slots.binary_search_by_key(&seq, |(of, _)| *of).ok()?;
+        Some(&mut self.slots[at].1)
+    }
+
     /// The frame was consumed; its answer will come.
     pub fn consumed(&mut self, frame: &Frame, sink: Sink) {
-        let given_up = frame.seq - self.next_seq;
-        for _ in 0..given_up.min(self.window as u64) {
-            self.slots.push_back(None);
-        }
-        self.slots.push_back(Some(Slot::Waiting(vec![(sink, frame.reply)])));
+        sink.expect();
+        self.slots.push_back((frame.seq, Slot::Waiting(vec![(sink, frame.reply)])));
         self.next_seq = frame.seq + 1;
         self.unanswered += 1;
-        while self.slots.len() > self.window && !matches!(self.slots.front(), Some(Some(Slot::Waiting(_)))) {
+        while self.slots.len() > self.window && self.front_is_answered() {
             self.slots.pop_front();
         }
     }
 
+    fn front_is_answered(&self) -> bool {
+        matches!(self.slots.front(), Some((_, Slot::Answered(_))))
+    }
+
     /// The answer of `seq`: to all who wait for it, and kept within the window.
     pub fn answer(&mut self, seq: u64, answer: Answer) {
-        let age = self.next_seq.saturating_sub(seq) as usize;
-        let Some(slot) = self.slots.len().checked_sub(age).and_then(|at| self.slots[at].as_mut()) else {
-            return;
-        };
-        let waiting = std::mem::replace(slot, Slot::Answered(answer));
-        if let (Slot::Waiting(sinks), Slot::Answered(answer)) = (waiting, &*slot) {
-            self.unanswered -= 1;
-            for (sink, reply) in sinks {
-                sink.give(answer, reply);
-            }
+        let Some(slot) = self.slot(seq) else { return };
+        let Slot::Waiting(sinks) = std::mem::replace(slot, Slot::Answered(answer.clone())) else { return };
+        self.unanswered -= 1;
+        for (sink, reply) in sinks {
+            sink.settle();
+            sink.give(&answer, reply);
         }
     }
 
     /// The rig has all answers up to `acked`.
     fn forget_through(&mut self, acked: u64) {
-        let kept = self.next_seq.saturating_sub(acked.saturating_add(1)) as usize;
-        while self.slots.len() > kept && !matches!(self.slots.front(), Some(Some(Slot::Waiting(_)))) {
+        while self.front_is_answered() && self.slots.front().is_some_and(|(seq, _)| *seq <= acked) {
             self.slots.pop_front();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::frame::{FrameBody, Markers};
+
+    const WINDOW: usize = 32;
+
+    fn frame(seq: u64, lost: bool) -> Frame {
+        Frame {
+            signal: "spikes".into(),
+            seq,
+            t_device_ns: None,
+            body: FrameBody::Markers(Markers { t_ns: vec![], value: vec![] }),
+            mask: None,
+            acked_seq: None,
+            epoch: false,
+            lost,
+            reply: true,
+            echo: Default::default(),
+            last_of_trial: false,
+        }
+    }
+
+    fn take(order: &mut Order, seq: u64, lost: bool) -> oneshot::Receiver<Result<v1::Output, Fault>> {
+        let (give, taken) = oneshot::channel();
+        let frame = frame(seq, lost);
+        match order.judge(&frame, Sink::Once(give)) {
+            Verdict::Take(sink) => order.consumed(&frame, sink),
+            Verdict::Done => panic!("frame {seq} was not taken"),
+        }
+        taken
+    }
+
+    fn output(seq: u64) -> Answer {
+        Answer::Outputs(vec![v1::Output { seq: Some(seq), ..Default::default() }])
+    }
+
+    #[test]
+    fn however_many_frames_are_given_up_each_caller_gets_its_own_answer() {
+        for jump in [1, 33, 40, 1000, u64::MAX / 2] {
+            let mut order = Order::new(WINDOW, String::new());
+            let mut callers: Vec<_> = (0..20).map(|seq| (seq, take(&mut order, seq, false))).collect();
+            callers.push((20 + jump, take(&mut order, 20 + jump, true)));
+            for (seq, caller) in &mut callers {
+                order.answer(*seq, output(*seq));
+                assert_eq!(caller.try_recv().unwrap().unwrap().seq, Some(*seq), "jump {jump}");
+            }
+            assert_eq!(order.unanswered(), 0);
+        }
+    }
+
+    #[test]
+    fn a_repeated_frame_gets_the_first_answer_until_it_is_acknowledged_or_too_old() {
+        let mut order = Order::new(WINDOW, String::new());
+        for seq in 0..40 {
+            let mut caller = take(&mut order, seq, false);
+            order.answer(seq, output(seq));
+            assert_eq!(caller.try_recv().unwrap().unwrap().seq, Some(seq));
+        }
+        let again = |order: &mut Order, frame: Frame| {
+            let (give, mut taken) = oneshot::channel();
+            assert!(matches!(order.judge(&frame, Sink::Once(give)), Verdict::Done));
+            taken.try_recv().unwrap()
+        };
+        assert_eq!(again(&mut order, frame(8, false)).unwrap().seq, Some(8));
+        assert_eq!(again(&mut order, frame(7, false)).unwrap_err().kind, Kind::AlreadyStepped);
+        let acked = Frame { acked_seq: Some(20), ..frame(20, false) };
+        assert_eq!(again(&mut order, acked).unwrap_err().kind, Kind::AlreadyStepped);
+        assert_eq!(again(&mut order, frame(21, false)).unwrap().seq, Some(21));
+    }
+
+    #[test]
+    fn what_a_stream_is_owed_is_counted_by_that_stream_copies_too() {
+        let (old, new) = (Arc::new(Outbox::new(8)), Arc::new(Outbox::new(8)));
+        let mut order = Order::new(WINDOW, String::new());
+        let first = frame(0, false);
+        let Verdict::Take(sink) = order.judge(&first, Sink::Stream(Arc::clone(&old))) else { panic!() };
+        order.consumed(&first, sink);
+        order.judge(&first, Sink::Stream(Arc::clone(&old)));
+        assert_eq!((old.owed(), new.owed()), (2, 0));
+        order.answer(0, output(0));
+        assert_eq!((old.owed(), old.waiting()), (0, 2));
     }
 }

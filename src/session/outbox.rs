@@ -4,6 +4,7 @@
 //! dropped when the box is full (the run's events keep it).
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -30,12 +31,29 @@ pub struct Outbox {
     queue: Mutex<VecDeque<Outgoing>>,
     filled: Notify,
     notice_limit: usize,
+    /// Answers that this stream's frames will still get.
+    owed: AtomicUsize,
 }
 
 impl Outbox {
     /// An empty box that holds at most `notice_limit` messages before notices are dropped.
     pub fn new(notice_limit: usize) -> Self {
-        Self { queue: Mutex::default(), filled: Notify::new(), notice_limit }
+        Self { queue: Mutex::default(), filled: Notify::new(), notice_limit, owed: AtomicUsize::new(0) }
+    }
+
+    /// An answer is owed to this stream.
+    pub(super) fn expect(&self) {
+        self.owed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// An answer that was owed is about to be put.
+    pub(super) fn settle(&self) {
+        self.owed.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Answers that are owed and not put yet.
+    pub fn owed(&self) -> usize {
+        self.owed.load(Ordering::Relaxed)
     }
 
     /// Puts an answer, a fault or the end.

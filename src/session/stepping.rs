@@ -46,9 +46,13 @@ impl Session {
                 Work::Skipped { to, bins } => {
                     core.skipped += bins;
                     self.meter.bins(Outcome::Skipped, bins);
-                    self.note(Record::Skipped { from_bin: to - bins, to_bin: to });
+                    self.note(core, Record::Skipped { from_bin: to - bins, to_bin: to });
                 }
-                Work::End(end) => self.answer(core, *end),
+                Work::End => {
+                    if let Some(end) = core.ends.pop_front() {
+                        self.answer(core, end);
+                    }
+                }
             }
         }
         self.stirred.notify_waiters();
@@ -57,11 +61,11 @@ impl Session {
 
     fn begin(&self, core: &mut Core, bin: Bin) -> Option<Onward> {
         let mut flags = bin.flags;
-        if bin.reset.is_some() || std::mem::take(&mut core.reset_due) {
+        if std::mem::take(&mut core.reset_due) || bin.reset.is_some() {
             core.journey.reset();
             flags |= Flags::RESET;
         }
-        let (received, behind) = core.next_end();
+        let (received, behind) = core.take_bin();
         if behind {
             flags |= Flags::STALE;
         }
@@ -104,7 +108,7 @@ impl Session {
             Some((_, reason)) => self.invalid(core, k, &reason),
         }
         let times = core.journey.times;
-        if let Some(end) = core.head_end() {
+        if let Some(end) = core.ends.front_mut() {
             end.queued += times.queued;
             end.compute += times.compute;
         }

@@ -11,8 +11,15 @@ use crate::error::{Fault, Kind};
 
 /// Open sessions by id, at most `max_sessions`.
 pub struct Table {
-    sessions: RwLock<BTreeMap<SessionId, Arc<Session>>>,
+    sessions: RwLock<Sessions>,
     max_sessions: usize,
+}
+
+#[derive(Default)]
+struct Sessions {
+    by_id: BTreeMap<SessionId, Arc<Session>>,
+    /// Nothing is added any more.
+    is_shut: bool,
 }
 
 impl Table {
@@ -21,20 +28,31 @@ impl Table {
         Self { sessions: RwLock::default(), max_sessions }
     }
 
-    /// Adds a session. Errors: `overloaded` at `max_sessions`.
+    /// Adds a session. Errors: `overloaded` at `max_sessions`, `unavailable` once it is shut.
     pub fn add(&self, session: Arc<Session>) -> Result<(), Fault> {
         let mut sessions = self.sessions.write();
-        self.room(sessions.len())?;
-        sessions.insert(session.id, session);
+        self.room(&sessions)?;
+        sessions.by_id.insert(session.id, session);
         Ok(())
     }
 
-    /// Whether another session may be opened. Errors: `overloaded`.
-    pub fn has_room(&self) -> Result<(), Fault> {
-        self.room(self.sessions.read().len())
+    /// Adds nothing from now on, and tells all that there are.
+    pub fn shut(&self) -> Vec<Arc<Session>> {
+        let mut sessions = self.sessions.write();
+        sessions.is_shut = true;
+        sessions.by_id.values().cloned().collect()
     }
 
-    fn room(&self, open: usize) -> Result<(), Fault> {
+    /// Whether another session may be opened. Errors: `overloaded`, `unavailable`.
+    pub fn has_room(&self) -> Result<(), Fault> {
+        self.room(&self.sessions.read())
+    }
+
+    fn room(&self, sessions: &Sessions) -> Result<(), Fault> {
+        if sessions.is_shut {
+            return Err(Fault::new(Kind::Unavailable, "the server is draining; open the session elsewhere"));
+        }
+        let open = sessions.by_id.len();
         if open < self.max_sessions {
             return Ok(());
         }
@@ -46,22 +64,22 @@ impl Table {
     /// The session of that id. Errors: `not_found`, also for an id that cannot be parsed.
     pub fn get(&self, id: &str) -> Result<Arc<Session>, Fault> {
         let sessions = self.sessions.read();
-        let found = id.parse::<SessionId>().ok().and_then(|id| sessions.get(&id).cloned());
+        let found = id.parse::<SessionId>().ok().and_then(|id| sessions.by_id.get(&id).cloned());
         found.ok_or_else(|| {
             let asked = crate::error::clip(id);
             let detail =
-                format!("no session `{asked}` is open ({} are); a closed one's run stays", sessions.len());
+                format!("no session `{asked}` is open ({} are); a closed one's run stays", sessions.by_id.len());
             Fault::new(Kind::NotFound, detail)
         })
     }
 
     /// Takes a session out.
     pub fn remove(&self, id: SessionId) -> Option<Arc<Session>> {
-        self.sessions.write().remove(&id)
+        self.sessions.write().by_id.remove(&id)
     }
 
     /// All of them, oldest first.
     pub fn all(&self) -> Vec<Arc<Session>> {
-        self.sessions.read().values().cloned().collect()
+        self.sessions.read().by_id.values().cloned().collect()
     }
 }
