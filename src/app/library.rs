@@ -159,7 +159,7 @@ fn no_run(run: &str) -> Fault {
 /// The store could not answer.
 fn away(error: StoreError) -> Fault {
     tracing::warn!(error = &error as &dyn std::error::Error, "the library could not answer");
-    Fault::new(Kind::Unavailable, format!("the library could not answer: {error}"))
+    error.fault()
 }
 
 fn info(record: &RunRecord) -> Result<v1::RunInfo, Fault> {

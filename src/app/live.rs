@@ -55,23 +55,26 @@ pub struct Live {
     table: Table,
     /// Tasks that sessions need: waits, durable answers.
     tasks: TaskTracker,
-    draining: std::sync::atomic::AtomicBool,
 }
 
 impl Live {
     /// No session is open yet.
     pub fn new(models: Arc<Models>, recorder: Recorder, limits: LiveLimits) -> Self {
         let table = Table::new(limits.max_sessions);
-        let draining = false.into();
-        Self { models, recorder, limits, table, tasks: TaskTracker::new(), draining }
+        Self { models, recorder, limits, table, tasks: TaskTracker::new() }
     }
 
     /// Opens a session, or with `dry_run` only says what it would be.
     /// Errors: `not_found` (pipeline, version), `invalid`, `overloaded`, `unavailable`, `unsupported`.
-    pub async fn open(&self, who: &Caller, ask: v1::OpenRequest) -> Result<v1::OpenReply, Fault> {
-        if self.draining.load(std::sync::atomic::Ordering::Acquire) {
-            return Err(Fault::new(Kind::Unavailable, "the server is draining; open the session elsewhere"));
-        }
+    pub async fn open(self: &Arc<Self>, who: &Caller, ask: v1::OpenRequest) -> Result<v1::OpenReply, Fault> {
+        // A task of its own: a caller that leaves must not leave a run without a session.
+        let (live, who) = (Arc::clone(self), who.clone());
+        let opening = self.tasks.spawn(async move { live.open_whole(&who, ask).await });
+        opening.await.map_err(|_| Fault::panicked())?
+    }
+
+    async fn open_whole(&self, who: &Caller, ask: v1::OpenRequest) -> Result<v1::OpenReply, Fault> {
+        self.table.has_room()?;
         let versions: BTreeMap<String, u32> = ask.versions.clone().into_iter().collect();
         let plan = Arc::new(self.models.plan(&ask.pipeline, &versions)?);
         let defaults = PipelineDefaults {
@@ -92,7 +95,6 @@ impl Live {
         };
         let width_ns = aligner.width_ns();
         let width = Duration::from_nanos(width_ns.get());
-        self.table.has_room()?;
         let places = self.models.admit(&plan, width)?;
 
         let session = SessionId::new();
@@ -257,14 +259,17 @@ impl Live {
     /// Closes a session after every frame that came was answered. Errors: `not_found`.
     pub async fn close(&self, who: &Caller, session: &str) -> Result<v1::CloseReply, Fault> {
         let session = self.table.get(session)?;
-        let session = self.table.remove(session.id).ok_or_else(|| {
+        let id = session.id;
+        let session = self.table.remove(id).ok_or_else(|| {
             Fault::new(
                 Kind::NotFound,
                 format!("session {} is being closed already; its run stays", session.id),
             )
         })?;
-        let summary = session.close("closed by its rig", true).await;
-        tracing::info!(session.id = %session.id, request.id = %who.request_id, bins = summary.bins, "session closed");
+        // A task of its own: a caller that leaves must not leave the session half closed.
+        let closing = self.tasks.spawn(async move { session.close("closed by its rig", true).await });
+        let summary = closing.await.map_err(|_| Fault::panicked())?;
+        tracing::info!(session.id = %id, request.id = %who.request_id, bins = summary.bins, "session closed");
         Ok(summary)
     }
 
@@ -301,7 +306,9 @@ impl Live {
                 session.note_detached(now, self.limits.dead_after);
                 if session.is_idle_too_long(now) && self.table.remove(session.id).is_some() {
                     tracing::info!(session.id = %session.id, "session closed: silent for longer than its idle_timeout_s");
-                    session.close("silent for longer than its idle_timeout_s", true).await;
+                    self.tasks.spawn(async move {
+                        session.close("silent for longer than its idle_timeout_s", true).await
+                    });
                 }
             }
         }
@@ -309,9 +316,8 @@ impl Live {
 
     /// Opens no more sessions, answers what came to those that are open, and tells their streams why they end.
     pub async fn drain(&self) {
-        self.draining.store(true, std::sync::atomic::Ordering::Release);
+        let sessions = self.table.shut();
         self.tasks.close();
-        let sessions = self.table.all();
         futures::future::join_all(
             sessions.iter().map(|session| session.close("the server is draining", false)),
         )

@@ -1,12 +1,14 @@
 //! The registry and the pipelines: what there is, what serves, and what a session may be opened on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
+
 use crate::batch::{Place, Pool, Refused};
 use crate::domain::caller::Caller;
-use crate::domain::ids::Version;
+use crate::domain::ids::{ModelName, Version};
 use crate::domain::settings::Policies;
 use crate::engine::Engine;
 use crate::error::{Fault, Kind, clip, there_is};
@@ -23,6 +25,8 @@ pub struct Models {
     pool: Arc<Pool>,
     engine: Arc<dyn Engine>,
     metrics: Arc<Metrics>,
+    /// Versions whose state the metrics have.
+    told: Mutex<BTreeSet<(ModelName, Version)>>,
 }
 
 impl Models {
@@ -33,7 +37,7 @@ impl Models {
         engine: Arc<dyn Engine>,
         metrics: Arc<Metrics>,
     ) -> Self {
-        Self { registry, pool, engine, metrics }
+        Self { registry, pool, engine, metrics, told: Mutex::default() }
     }
 
     /// All models with their versions.
@@ -172,14 +176,21 @@ impl Models {
 
     /// Brings the metrics to the states that the versions are in, and binds what a first load makes visible.
     pub fn tell_states(&self) {
+        let mut there_are = BTreeSet::new();
         for row in self.registry.models() {
             for entry in &row.versions {
+                there_are.insert((row.name.clone(), entry.version));
                 self.metrics.model_state(&row.name, entry.version, metric_state(entry.state));
                 if entry.ready.is_some() {
                     self.metrics.model(&row.name);
                 }
             }
         }
+        let mut told = self.told.lock();
+        for (model, version) in told.difference(&there_are) {
+            self.metrics.model_state(model, *version, ModelState::Unloaded);
+        }
+        *told = there_are;
         for row in self.registry.pipelines().iter().filter(|row| row.fault.is_none()) {
             self.metrics.pipeline(&row.name);
         }

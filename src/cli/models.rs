@@ -4,7 +4,6 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use super::Models;
-use crate::config::{keys, process_env};
 use crate::domain::ids::Version;
 use crate::registry;
 
@@ -19,10 +18,9 @@ pub fn run(command: Models) -> ExitCode {
 
 /// Prints the table; with `strict`, a fault is exit code 1.
 fn check(dir: &std::path::Path, strict: bool) -> ExitCode {
-    let library = process_env(keys::ORT_DYLIB_PATH).map(std::path::PathBuf::from);
-    let engine = match super::serve::engine(library.as_deref()) {
+    let engine = match super::serve::engine_by_environment() {
         Ok(engine) => engine,
-        Err(error) => return super::fail(&error),
+        Err(error) => return super::fail(&*error),
     };
     let (table, is_well) = registry::check::table(dir, engine);
     print!("{table}");

@@ -17,6 +17,12 @@ pub fn engine(path: Option<&Path>) -> Result<Arc<OrtEngine>, LibraryError> {
     Ok(Arc::new(OrtEngine::open(&library::find(path)?)?))
 }
 
+/// The same, where only the environment can say where it is.
+pub fn engine_by_environment() -> Result<Arc<OrtEngine>, Box<dyn std::error::Error>> {
+    let config = Config::read(&[], &process_env)?;
+    Ok(engine(config.onnxruntime.as_deref())?)
+}
+
 /// A server on ONNX Runtime.
 pub async fn server(config: Config, engine: Arc<OrtEngine>) -> Result<Running, StartError> {
     start(config, Parts { engine }).await

@@ -52,6 +52,14 @@ pub struct OutputSpec {
     pub delay_ms: f64,
 }
 
+/// The place of the output that `name` means: its name, or `stage.output`.
+pub fn find_output(outputs: &[OutputSpec], name: &str) -> Option<usize> {
+    outputs
+        .iter()
+        .position(|output| output.name == name)
+        .or_else(|| outputs.iter().position(|output| format!("{}.{}", output.stage, output.output) == name))
+}
+
 /// What is to be known about one bin; bit order as on the wire.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Flags(pub u32);

@@ -1,6 +1,7 @@
 //! `latentd.v1.Live` over gRPC.
 
 use std::pin::Pin;
+use std::time::Duration;
 
 use futures::{FutureExt, Stream, stream};
 use tokio_util::sync::CancellationToken;
@@ -21,12 +22,14 @@ type Downs = Pin<Box<dyn Stream<Item = Result<v1::Down, Status>> + Send>>;
 pub struct LiveService {
     app: App,
     soft: CancellationToken,
+    /// Time to a stream's `attach`.
+    attach_within: Duration,
 }
 
 impl LiveService {
     /// A service on the use cases; its streams end when `soft` is cancelled.
-    pub fn new(app: App, soft: CancellationToken) -> Self {
-        Self { app, soft }
+    pub fn new(app: App, soft: CancellationToken, attach_within: Duration) -> Self {
+        Self { app, soft, attach_within }
     }
 
     /// A fault as a status, counted.
@@ -75,7 +78,17 @@ impl Live for LiveService {
         let who = caller(&request);
         let refuse = self.refuse(&who);
         let mut ups = request.into_inner();
-        let first = ups.message().await.map_err(|status| refuse(transport_fault(&status)))?;
+        let first = tokio::select! {
+            biased;
+            () = self.soft.cancelled() => {
+                return Err(refuse(Fault::new(Kind::Unavailable, "the server is draining")));
+            }
+            first = tokio::time::timeout(self.attach_within, ups.message()) => first,
+        };
+        let late = |_| {
+            refuse(Fault::new(Kind::Malformed, "no `attach` came in time: it is a stream's first message"))
+        };
+        let first = first.map_err(late)?.map_err(|status| refuse(transport_fault(&status)))?;
         let Some(v1::Up { message: Some(v1::up::Message::Attach(attach)) }) = first else {
             return Err(refuse(Fault::new(Kind::Malformed, "the first message of a stream is `attach`")));
         };
@@ -158,6 +171,7 @@ impl Talk {
     /// Takes a message, and whatever lies ready behind it, so that a backlog is stepped as one chunk.
     fn take(&mut self, first: Result<Option<v1::Up>, Status>, received: Stamp) -> Result<(), Fault> {
         let mut frames = Vec::new();
+        let mut messages = 0;
         let mut up = first;
         let room = self.attachment.room();
         loop {
@@ -186,7 +200,9 @@ impl Talk {
                     return Err(transport_fault(&status));
                 }
             }
-            if frames.len() >= room {
+            // Refused messages count, too: each leaves a fault in the outbox.
+            messages += 1;
+            if messages >= room {
                 break;
             }
             match self.ups.message().now_or_never() {

@@ -3,6 +3,7 @@
 //! Must hold: a fault about one frame ends no stream; no status leaves with a code of the library's own.
 //! Must not know: sessions' insides, models, the store (only `app`).
 
+mod accept; // connections and their limits
 mod live; // the live service
 
 pub use live::LiveService;
@@ -12,7 +13,6 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 use tokio::net::TcpListener;
-use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 use tower::util::{MapFutureLayer, MapResponseLayer};
@@ -27,6 +27,8 @@ use crate::wire::{self, DESCRIPTOR_SET};
 pub struct Limits {
     /// Largest message (bytes).
     pub message_bytes: usize,
+    /// Time to a connection's first byte, and to a stream's `attach`.
+    pub first_byte: Duration,
     /// Interval of HTTP/2 pings.
     pub ping: Duration,
     /// A connection without a sign of life for so long is dead.
@@ -41,7 +43,7 @@ pub async fn serve(
     draining: CancellationToken,
     closing: CancellationToken,
 ) -> Result<(), tonic::transport::Error> {
-    let live = LiveServer::new(LiveService::new(app, draining.clone()))
+    let live = LiveServer::new(LiveService::new(app, draining.clone(), limits.first_byte))
         .max_decoding_message_size(limits.message_bytes)
         .max_encoding_message_size(usize::MAX);
     let (reporter, health) = tonic_health::server::health_reporter();
@@ -53,13 +55,7 @@ pub async fn serve(
     };
     let v1 = reflection().build_v1().expect("the descriptor set is of this build");
     let v1alpha = reflection().build_v1alpha().expect("the descriptor set is of this build");
-    let incoming = TcpListenerStream::new(listener);
-    let incoming = tokio_stream::StreamExt::map(incoming, |accepted| {
-        accepted.inspect(|stream| {
-            // Why ignored: a socket that refuses the option is slower, not wrong.
-            let _ = stream.set_nodelay(true);
-        })
-    });
+    let incoming = accept::connections(listener, limits.first_byte, closing.clone());
     let end = async move {
         draining.cancelled().await;
         reporter.set_not_serving::<LiveServer<LiveService>>().await;

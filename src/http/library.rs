@@ -77,11 +77,14 @@ pub async fn outputs(
     let ask = Wanted { from: query.from, to: query.to, dims };
     let values = app.library.outputs(&who, &run, &output, &ask).await?;
     match query.format.as_deref() {
-        None | Some("json") => Ok(answer(StatusCode::OK, form, &values.message())),
+        None | Some("json") => encoded(move || Ok(answer(StatusCode::OK, form, &values.message()))).await,
         Some("arrow") => {
-            let mut response = Response::new(Body::from(wire::arrow::outputs(&values)?));
-            response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(ARROW));
-            Ok(response)
+            encoded(move || {
+                let mut response = Response::new(Body::from(wire::arrow::outputs(&values)?));
+                response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(ARROW));
+                Ok(response)
+            })
+            .await
         }
         Some(later @ ("parquet" | "csv" | "npy")) => Err(Fault::new(
             Kind::Unsupported,
@@ -90,6 +93,14 @@ pub async fn outputs(
         .into()),
         Some(other) => Err(Fault::unknown_word("format", other, "json, arrow").into()),
     }
+}
+
+/// Encodes beside the runtime's threads: many rows take long, and frames are stepped on those.
+async fn encoded(
+    encode: impl FnOnce() -> Result<Response, Fault> + Send + 'static,
+) -> Result<Response, Problem> {
+    let encoded = tokio::task::spawn_blocking(encode).await.map_err(|_| Fault::panicked())?;
+    Ok(encoded?)
 }
 
 /// `0,3,4` as indices.

@@ -35,8 +35,10 @@ use crate::{grpc, http};
 const SCANNING: &str = "the first scan of the model repository has not ended";
 /// Not ready: on the way down.
 const DRAINING: &str = "the server is draining";
-/// How often the journal's size and age are told.
-const OBSERVE: Duration = Duration::from_secs(1);
+/// How long watchers, and the closing of the store, may hold the end.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+/// How long the journal may take to be flushed and moved.
+const FLUSH: Duration = Duration::from_secs(30);
 /// The file in the data directory by which a server has it for itself.
 const LOCK: &str = "latentd.lock";
 /// Exit code of a process that gave up runs which never ended.
@@ -164,17 +166,24 @@ pub async fn start(config: Config, parts: Parts) -> Result<Running, StartError> 
     stop.tasks.spawn(http::accept::serve(http_listener, http::router(app.clone()), door));
     let limits = grpc::Limits {
         message_bytes: config.message_limit_bytes,
+        first_byte: config.first_byte,
         ping: config.ping,
         dead_after: config.dead_after,
     };
     let served = grpc::serve(app.clone(), grpc_listener, limits, stop.soft.clone(), closing.clone());
-    let hard = stop.hard.clone();
+    let (hard, last) = (stop.hard.clone(), closing.clone());
     stop.tasks.spawn(async move {
+        // Sessions have ended by then; what is left are watchers of health or reflection, which end with the process.
+        let watchers_left = async {
+            last.cancelled().await;
+            tokio::time::sleep(LAST_WORDS).await;
+        };
         tokio::select! {
             ended = served => if let Err(error) = ended {
                 tracing::error!(error = &error as &dyn std::error::Error, "gRPC ended");
             },
             () = hard.cancelled() => {}
+            () = watchers_left => {}
         }
     });
 
@@ -187,7 +196,7 @@ pub async fn start(config: Config, parts: Parts) -> Result<Running, StartError> 
     for sentence in models.degraded() {
         tracing::warn!("{sentence}");
     }
-    keep_house(&stop, &app, registry, store.clone(), config.scan);
+    keep_house(&stop, &app, registry, config.scan);
 
     if let (Some(file), Some(path)) = (ready_file, &config.ready_file) {
         file.write(http, grpc).map_err(|error| StartError::ReadyFile(path.clone(), error))?;
@@ -219,7 +228,7 @@ async fn bind(what: &'static str, address: SocketAddr) -> Result<(TcpListener, S
 }
 
 /// What goes on beside the requests, until the server is asked to stop.
-fn keep_house(stop: &Stop, app: &App, registry: Arc<Registry>, store: Store, scan: Duration) {
+fn keep_house(stop: &Stop, app: &App, registry: Arc<Registry>, scan: Duration) {
     let until = |soft: CancellationToken, work: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>| async move {
         tokio::select! {
             () = soft.cancelled() => {}
@@ -239,20 +248,6 @@ fn keep_house(stop: &Stop, app: &App, registry: Arc<Registry>, store: Store, sca
                     tracing::error!("a scan of the model repository panicked");
                 }
                 models.tell_states();
-            }
-        }),
-    ));
-    stop.tasks.spawn(until(
-        stop.soft.clone(),
-        Box::pin(async move {
-            loop {
-                if let Err(error) = store.observe(Stamp::now().unix_ns).await {
-                    tracing::warn!(
-                        error = &error as &dyn std::error::Error,
-                        "the journal could not be looked at"
-                    );
-                }
-                tokio::time::sleep(OBSERVE).await;
             }
         }),
     ));
@@ -287,25 +282,37 @@ impl End {
 
     async fn go_down(self) -> ExitCode {
         let begun = Instant::now();
+        let mut in_time = true;
         self.app.readiness.add(DRAINING);
         self.stop.soft.cancel();
         // Streams and callers are told why; a second signal ends the waiting.
         tokio::select! {
             drained = tokio::time::timeout(self.drain, self.app.live.drain()) => if drained.is_err() {
                 tracing::error!("not all sessions could be drained in time");
+                in_time = false;
             },
-            () = self.stop.hard.cancelled() => {}
+            () = self.stop.hard.cancelled() => in_time = false,
         }
         self.closing.cancel();
         let left = self.drain.saturating_sub(begun.elapsed()).max(Duration::from_millis(500));
         let mut stopped = self.stop.drain(left).await;
+        if !in_time && stopped == Stopped::Clean {
+            stopped = Stopped::Forced;
+        }
         let pool = Arc::clone(&self.pool);
         let deadline = Instant::now() + Duration::from_secs(2);
         if !tokio::task::spawn_blocking(move || pool.stop(deadline)).await.unwrap_or(false) {
             tracing::error!("a worker thread did not end");
             stopped = Stopped::Forced;
         }
-        if let Err(errors) = self.recorder.stop().await {
+        let flushed = tokio::time::timeout(FLUSH, self.recorder.stop()).await;
+        if flushed.is_err() {
+            tracing::error!(
+                "the journal could not be flushed in time; what is durable is moved by the next start"
+            );
+            stopped = Stopped::Forced;
+        }
+        if let Ok(Err(errors)) = flushed {
             for error in errors {
                 tracing::error!(
                     error = &error as &dyn std::error::Error,
@@ -314,7 +321,10 @@ impl End {
             }
             stopped = Stopped::Forced;
         }
-        self.store.close().await;
+        if tokio::time::timeout(LAST_WORDS, self.store.close()).await.is_err() {
+            tracing::error!("the store could not be closed in time");
+            stopped = Stopped::Forced;
+        }
         tracing::info!(took_ms = begun.elapsed().as_millis() as u64, ?stopped, "stopped");
         stopped.exit_code()
     }

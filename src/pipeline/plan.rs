@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::batch::{Lane, Port};
 use crate::domain::ids::{PipelineName, SignalName, StageName};
-use crate::domain::output::OutputSpec;
+use crate::domain::output::{OutputSpec, find_output};
 use crate::domain::signal::{Channel, ClockBy, SignalRole, SignalSpec, SignalType};
 use crate::domain::tensor::{Dtype, Tensor};
 use crate::domain::time::{Rate, ns_from_ms};
@@ -379,14 +379,6 @@ impl Plan {
         let cost = |stage: &Stage| stage.lane.run_time(1).map_or(0.0, |time| time.as_secs_f64());
         self.stages.iter().map(cost).sum()
     }
-}
-
-/// The place of the output that `name` means: its name, or `stage.output`.
-pub fn find_output(outputs: &[OutputSpec], name: &str) -> Option<usize> {
-    outputs
-        .iter()
-        .position(|output| output.name == name)
-        .or_else(|| outputs.iter().position(|output| format!("{}.{}", output.stage, output.output) == name))
 }
 
 /// Whether an output port's values fit an input port: expected and found otherwise.

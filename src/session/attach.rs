@@ -29,8 +29,9 @@ impl Session {
         let signals: Vec<usize> = match asked {
             Some(signal) => vec![signal],
             None => {
-                let of_token =
-                    (0..core.orders.len()).filter(|&at| same_token(&core.orders[at].token, writer)).collect::<Vec<_>>();
+                let of_token = (0..core.orders.len())
+                    .filter(|&at| same_token(&core.orders[at].token, writer))
+                    .collect::<Vec<_>>();
                 if of_token.is_empty() { (0..core.orders.len()).collect() } else { of_token }
             }
         };

@@ -87,7 +87,10 @@ pub(super) struct Tally {
 
 pub(super) enum Work {
     Bin(Box<Bin>),
-    Skipped { to: u64, bins: u64 },
+    Skipped {
+        to: u64,
+        bins: u64,
+    },
     /// The next of `ends`.
     End,
 }

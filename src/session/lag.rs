@@ -9,7 +9,7 @@ const FIRST_US: f64 = 0.1;
 /// Lags in µs, counted.
 #[derive(Clone, Debug)]
 pub struct LagStats {
-    counts: Box<[u32; PER_DECADE * DECADES]>,
+    counts: Box<[u64; PER_DECADE * DECADES]>,
     total: u64,
     max_us: f64,
 }
@@ -34,7 +34,7 @@ impl LagStats {
         let rank = (q * self.total as f64).ceil().max(1.0) as u64;
         let mut seen = 0;
         for (at, &count) in self.counts.iter().enumerate() {
-            seen += u64::from(count);
+            seen += count;
             if seen >= rank && count > 0 {
                 let middle = FIRST_US * 10f64.powf((at as f64 + 0.5) / PER_DECADE as f64);
                 return middle.min(self.max_us);

@@ -173,7 +173,10 @@ impl Session {
             if !steps.is_empty() {
                 let bins_left = self.take_steps(&mut core, &mut steps);
                 let until = core.aligner.next_bin();
-                self.note_step(&mut core, &format!(r#"{{"close_before":{until},"from":{next_bin},"t_ns":{}}}"#, now.unix_ns));
+                self.note_step(
+                    &mut core,
+                    &format!(r#"{{"close_before":{until},"from":{next_bin},"t_ns":{}}}"#, now.unix_ns),
+                );
                 core.work.push_back(Work::End);
                 core.ends.push_back(End {
                     cause: None,

@@ -67,8 +67,10 @@ impl Table {
         let found = id.parse::<SessionId>().ok().and_then(|id| sessions.by_id.get(&id).cloned());
         found.ok_or_else(|| {
             let asked = crate::error::clip(id);
-            let detail =
-                format!("no session `{asked}` is open ({} are); a closed one's run stays", sessions.by_id.len());
+            let detail = format!(
+                "no session `{asked}` is open ({} are); a closed one's run stays",
+                sessions.by_id.len()
+            );
             Fault::new(Kind::NotFound, detail)
         })
     }

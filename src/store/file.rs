@@ -120,7 +120,7 @@ impl SqliteFile {
     }
 
     /// Cuts the write-ahead log if it is over its limit and nobody reads from it just now; answers whether it did.
-    /// SQLite itself writes the log back every 1,000 pages, which long readers can keep from emptying it.
+    /// SQLite itself writes the log back every 4,000 pages, which long readers can keep from emptying it.
     pub async fn cut_wal(&self) -> Result<bool, StoreError> {
         let mut wal = self.inner.path.clone().into_os_string();
         wal.push("-wal");

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::error::StoreError;
 use super::record::Since;
 use crate::domain::ids::{Digest, ModelName, PipelineName, RunId, SessionId, SignalName, StageName, Version};
-use crate::domain::output::{OutputRole, OutputSpec};
+use crate::domain::output::{OutputRole, OutputSpec, find_output};
 use crate::domain::signal::word;
 use crate::domain::tensor::Dtype;
 
@@ -159,14 +159,7 @@ impl RunRecord {
 
     /// The output of that name: its own, or `stage.output`.
     pub fn output(&self, name: &str) -> Option<&OutputSpec> {
-        let outputs = &self.head.outputs;
-        outputs.iter().find(|spec| spec.name == name).or_else(|| {
-            outputs.iter().find(|spec| {
-                name.split_once('.').is_some_and(|(stage, output)| {
-                    spec.stage.as_str() == stage && spec.output.as_str() == output
-                })
-            })
-        })
+        find_output(&self.head.outputs, name).map(|at| &self.head.outputs[at])
     }
 
     /// The number of the signal of that name.

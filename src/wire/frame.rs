@@ -18,7 +18,11 @@ pub fn domain(wire: v1::Frame, spec: &SignalSpec) -> Result<Frame, Fault> {
         ));
     }
     if wire.seq == u64::MAX {
-        return Err(Fault::mismatch("seq", "below 2^64 - 1, so that another may follow", wire.seq.to_string()));
+        return Err(Fault::mismatch(
+            "seq",
+            "below 2^64 - 1, so that another may follow",
+            wire.seq.to_string(),
+        ));
     }
     if !wire.mask.is_empty() && wire.mask.len() != spec.channels.len() {
         return Err(Fault::mismatch(

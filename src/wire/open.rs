@@ -30,7 +30,7 @@ const IDLE_TIMEOUT_S: f64 = 3600.0;
 const CLOCK_TOLERANCE_MS: f64 = 2.0;
 
 macro_rules! parse_word {
-    ($type:ty, $field:literal, $text:expr, $default:expr) => {
+    ($type:ty, $field:expr, $text:expr, $default:expr) => {
         match $text.as_str() {
             "" => $default,
             text => {
@@ -51,7 +51,7 @@ pub fn resolve(ask: &v1::OpenRequest, defaults: &PipelineDefaults) -> Result<Ope
     let channels_by = parse_word!(ChannelsBy, "channels_by", ask.channels_by, ChannelsBy::Name);
     let signals = signals(ask, channels_by, defaults)?;
     let deadline_ms = positive("deadline_ms", ask.deadline_ms)?.or(defaults.deadline_ms);
-    let width_ns = defaults.width_ns.or_else(|| widest_row_ns(&signals));
+    let width_ns = defaults.width_ns.or_else(|| first_row_ns(&signals));
     let two_bins_ms = width_ns.map_or(100.0, |width| 2e-6 * width as f64);
     let wait_ms = not_negative("wait_ms", ask.wait_ms)?.or(deadline_ms).unwrap_or(two_bins_ms);
     let max_gap_ms = not_negative("max_gap_ms", ask.max_gap_ms)?.unwrap_or(MAX_GAP_MS);
@@ -268,7 +268,7 @@ fn signal(
             }
         }
     }
-    let clock_by = parse_word!(ClockBy, "signals[].clock_by", wire.clock_by, ClockBy::Exchange);
+    let clock_by = parse_word!(ClockBy, &field("clock_by"), wire.clock_by, ClockBy::Exchange);
     match (clock_by, wire.clock_offset_ns) {
         (ClockBy::Declared, None) => {
             return Err(Fault::mismatch(
@@ -296,7 +296,7 @@ fn signal(
         clock: if wire.clock.is_empty() { "device".into() } else { wire.clock.clone() },
         clock_by,
         clock_offset_ns: wire.clock_offset_ns,
-        role: parse_word!(SignalRole, "signals[].role", wire.role, SignalRole::Input),
+        role: parse_word!(SignalRole, &field("role"), wire.role, SignalRole::Input),
         scale: finite(&field("scale"), wire.scale)?.unwrap_or(1.0),
         offset: finite(&field("offset"), wire.offset)?.unwrap_or(0.0),
         source_delay_ms: not_negative(&field("source_delay_ms"), Some(wire.source_delay_ms))?.unwrap_or(0.0),
@@ -358,9 +358,10 @@ pub fn signal_message(spec: &SignalSpec) -> v1::SignalSpec {
     }
 }
 
-/// Width of the first binned signal's rows (ns).
-fn widest_row_ns(signals: &[SignalSpec]) -> Option<u64> {
-    signals.iter().find_map(|spec| spec.bin_ms.and_then(ns_from_ms))
+/// Width of the rows of the first binned input (ns).
+fn first_row_ns(signals: &[SignalSpec]) -> Option<u64> {
+    let inputs = signals.iter().filter(|spec| spec.role == SignalRole::Input);
+    inputs.filter_map(|spec| spec.bin_ms).find_map(ns_from_ms)
 }
 
 fn ns(field: &str, ms: f64) -> Result<u64, Fault> {

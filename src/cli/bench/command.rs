@@ -10,7 +10,7 @@ use super::{BenchOptions, run as measure};
 use crate::cli::args::BenchArgs;
 use crate::cli::demo::ServerAddrs;
 use crate::cli::{fail, in_runtime, serve};
-use crate::config::{Config, keys, process_env};
+use crate::config::Config;
 use crate::engine::Engine;
 use crate::telemetry;
 
@@ -27,10 +27,9 @@ pub fn run(args: &BenchArgs) -> ExitCode {
     if let Err(error) = telemetry::init(&config.log_level, config.log_format) {
         return fail(&error);
     }
-    let library = process_env(keys::ORT_DYLIB_PATH).map(std::path::PathBuf::from);
-    let engine = match serve::engine(library.as_deref()) {
+    let engine = match serve::engine_by_environment() {
         Ok(engine) => engine,
-        Err(error) => return fail(&error),
+        Err(error) => return fail(&*error),
     };
     let mut options = BenchOptions { rounds: args.rounds, ..Default::default() };
     options.during = Duration::from_secs_f64(args.seconds.clamp(0.1, 3600.0));

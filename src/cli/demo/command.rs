@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use super::{DemoOptions, ServerAddrs, run as play};
 use crate::cli::args::DemoArgs;
 use crate::cli::{fail, in_runtime, serve};
-use crate::config::{Config, keys, process_env};
+use crate::config::Config;
 use crate::telemetry;
 
 /// Data directory of the demo's store.
@@ -21,10 +21,9 @@ pub fn run(args: &DemoArgs) -> ExitCode {
     if let Err(error) = telemetry::init(&config.log_level, config.log_format) {
         return fail(&error);
     }
-    let library = process_env(keys::ORT_DYLIB_PATH).map(std::path::PathBuf::from);
-    let engine = match serve::engine(library.as_deref()) {
+    let engine = match serve::engine_by_environment() {
         Ok(engine) => engine,
-        Err(error) => return fail(&error),
+        Err(error) => return fail(&*error),
     };
     let options = DemoOptions { fast: args.fast, only: args.recording.clone(), ..Default::default() };
     in_runtime(async {
