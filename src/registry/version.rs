@@ -349,6 +349,6 @@ impl Reader<'_> {
 
 fn npy_of(shown: &str, bytes: &[u8]) -> Result<Tensor, Findings> {
     npy::read(bytes).map_err(|error| {
-        Findings::one(Finding::new(shown, &format!("byte {}", error.offset), error.expected, error.found))
+        Findings::one(Finding::new(shown, format!("byte {}", error.offset), error.expected, error.found))
     })
 }
