@@ -19,6 +19,14 @@ pub fn read<T: DeserializeOwned + Default>(body: &[u8]) -> Result<T, Fault> {
     Ok(message)
 }
 
+/// How sentences about a wrong integer begin: of the generated readers, and of the standard library's parser.
+const NO_WHOLE_NUMBER: [&str; 4] = [
+    "data did not match any variant of untagged enum",
+    "invalid digit found in string",
+    "number too",
+    "cannot parse integer",
+];
+
 /// The fault for a JSON error at `path`: in our words, since the generated readers speak of their own types.
 fn sentence(path: &str, error: &serde_json::Error) -> Fault {
     let place = format!("line {}, column {}", error.line(), error.column());
@@ -26,7 +34,7 @@ fn sentence(path: &str, error: &serde_json::Error) -> Fault {
     let words = error.to_string();
     let words = words.split(" at line ").next().unwrap_or_default();
     let words = match words {
-        w if w.starts_with("data did not match any variant of untagged enum") => {
+        w if NO_WHOLE_NUMBER.iter().any(|start| w.starts_with(start)) => {
             "expected a whole number in range (64-bit ones also as text), without point or exponent"
                 .to_string()
         }
@@ -70,7 +78,7 @@ mod tests {
     #[test]
     fn a_wrong_field_is_named_by_its_path_and_the_nearest_names_are_offered() {
         let sentence = said(r#"{"sinal": "spikes"}"#);
-        assert!(sentence.contains("unknown field `sinal`; there are: signal,"), "{sentence}");
+        assert!(sentence.contains("unknown field `sinal`; there are: final, signal,"), "{sentence}");
         assert!(!sentence.contains("tDeviceNs"), "{sentence}");
         let sentence = said(r#"{"tensor": {"dtype": "u8", "shape": [1, "x"]}}"#);
         assert!(sentence.contains("`tensor.shape[1]`"), "{sentence}");
