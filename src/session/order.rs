@@ -145,7 +145,7 @@ impl Order {
             Some(Slot::Answered(answer)) => sink.give(answer, frame.reply),
             None => {
                 let detail = format!(
-                    "signal {}: frame {seq} was stepped or given up, and its answer is not kept (next is {})",
+                    "signal {}: frame {seq} was stepped or given up, and its answer is no longer kept (next is {})",
                     frame.signal, self.next_seq
                 );
                 self.refuse(frame, sink, Fault::new(Kind::AlreadyStepped, detail));
@@ -171,7 +171,8 @@ impl Order {
         self.slots.push_back((frame.seq, Slot::Waiting(vec![(sink, frame.reply)])));
         self.next_seq = frame.seq + 1;
         self.unanswered += 1;
-        while self.slots.len() > self.window && self.front_is_answered() {
+        let oldest = self.next_seq.saturating_sub(self.window as u64);
+        while self.front_is_answered() && self.slots.front().is_some_and(|(seq, _)| *seq < oldest) {
             self.slots.pop_front();
         }
     }
