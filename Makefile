@@ -16,10 +16,10 @@ setup: ## fetch what the build does not: ONNX Runtime; nothing is done twice
 
 demo: setup ## two rigs, real and simulated, through a server of their own
 	@$(PYTHON) setup/receptor.py
-	$(CARGO) run --release --quiet -- demo
+	$(CARGO) run --release -- demo
 
 serve: setup ## serve models/ on 127.0.0.1:8080 (HTTP) and :8081 (gRPC)
-	$(CARGO) run --release --quiet -- serve
+	$(CARGO) run --release -- serve
 
 check: ## form, lints, docs, layers; under a minute when warm
 	$(CARGO) fmt --check
@@ -35,4 +35,4 @@ test-all: test ## also what takes minutes, one after the other since deadlines a
 	$(CARGO) test --release -- --ignored --test-threads=1
 
 bench: setup ## latency and throughput beside the floors, as ratios
-	$(CARGO) run --release --quiet -- bench
+	$(CARGO) run --release -- bench

@@ -61,6 +61,11 @@ async fn told(
     next: Next,
 ) -> Response {
     request.extensions_mut().insert(Caller::local(id.as_str()));
+    if !is_text(request.uri().path()) {
+        let fault = Fault::new(Kind::NotFound, "the path is not UTF-8, so that it names nothing here");
+        app.metrics.rejected(fault.kind);
+        return message::problem(&fault, id.as_str());
+    }
     // A panic of ours is a fault that is told, not a connection that breaks off.
     let ran = AssertUnwindSafe(next.run(request)).catch_unwind().await;
     let mut response = ran.unwrap_or_else(|_| Problem(Fault::panicked()).into_response());
@@ -69,6 +74,19 @@ async fn told(
         response = message::problem(&fault, id.as_str());
     }
     response
+}
+
+/// Whether a path is UTF-8 once its `%XX` are bytes.
+fn is_text(path: &str) -> bool {
+    let mut bytes = Vec::with_capacity(path.len());
+    let mut rest = path.as_bytes();
+    while let Some((&byte, after)) = rest.split_first() {
+        let digits = after.get(..2).filter(|_| byte == b'%').and_then(|hex| std::str::from_utf8(hex).ok());
+        let escaped = digits.and_then(|hex| u8::from_str_radix(hex, 16).ok());
+        bytes.push(escaped.unwrap_or(byte));
+        rest = if escaped.is_some() { &after[2..] } else { after };
+    }
+    std::str::from_utf8(&bytes).is_ok()
 }
 
 async fn no_such_call(request: Request) -> Response {

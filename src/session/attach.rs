@@ -119,11 +119,11 @@ impl Attachment {
         let core = self.session.core.lock();
         let order = &core.orders[at];
         let mine = order.attached.as_ref().is_some_and(|(stream, _)| *stream == self.stream);
-        if mine || same_token(&order.token, &frame.writer) {
+        if (mine && frame.writer.is_empty()) || same_token(&order.token, &frame.writer) {
             return Ok(());
         }
         let detail = format!(
-            "signal {}: this stream is not attached to it, and the frame has no writer token of it",
+            "signal {}: the frame's writer token is not this signal's, or it has none and another stream writes it",
             frame.signal
         );
         Err(Fault::new(Kind::Conflict, detail))

@@ -127,21 +127,21 @@ impl Session {
     fn invalid(&self, core: &mut Core, k: u64, reason: &str) {
         core.invalid_in_row += 1;
         let now_ns = Stamp::now().unix_ns;
-        let notice = |kind, count, detail| Notice {
+        let notice = |kind, bin, count, detail| Notice {
             kind,
             signal: None,
-            from_bin: Some(k),
-            to_bin: Some(k + 1),
+            from_bin: Some(bin),
+            to_bin: Some(bin + 1),
             count,
             detail,
             t_ns: now_ns,
         };
-        self.tell(core, notice(EventKind::OutputInvalid, 1, reason.to_owned()));
+        self.tell(core, notice(EventKind::OutputInvalid, k, 1, reason.to_owned()));
         if core.invalid_in_row >= self.invalid_limit {
             core.invalid_in_row = 0;
             core.reset_due = true;
             let detail = format!("{} invalid bins in a row; the state starts anew", self.invalid_limit);
-            self.tell(core, notice(EventKind::Reset, 1, detail));
+            self.tell(core, notice(EventKind::Reset, k + 1, 1, detail));
         }
     }
 }

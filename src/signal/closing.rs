@@ -92,10 +92,11 @@ impl Closing {
     }
 
     fn skip(&mut self, k: u64, to: u64, resets: bool, room: &mut Room<'_>, log: &mut Log<'_>) {
-        let mut told = false;
+        let (mut told, mut has_hole) = (false, false);
         for track in room.tracks.iter_mut() {
             // Each hole in the stretch is told once, when the first of its bins is over.
             while let Some(hole) = track.cover.hole_before(to) {
+                has_hole = true;
                 if !hole.told {
                     told |= track.required;
                     let why = if hole.long { "longer than max_gap_ms, not filled" } else { "not filled" };
@@ -113,7 +114,8 @@ impl Closing {
         for feed in room.feeds.iter_mut().flatten() {
             feed.pass(None, to - k);
         }
-        if told {
+        // A signal that stalled leaves no hole: what is skipped without it is told each time.
+        if told || !has_hole {
             let detail = format!("bins {k} to {} are not answered", to - 1);
             log.notice(EventKind::Skipped, None, Some(k..to), to - k, detail);
         }

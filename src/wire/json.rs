@@ -35,7 +35,7 @@ fn sentence(path: &str, error: &serde_json::Error) -> Fault {
     let words = words.split(" at line ").next().unwrap_or_default();
     let words = match words {
         w if NO_WHOLE_NUMBER.iter().any(|start| w.starts_with(start)) => {
-            "expected a whole number in range (64-bit ones also as text), without point or exponent"
+            "expected a number in the field's range: a whole number without point or exponent, also as text, unless the field is fractional"
                 .to_string()
         }
         w if w.starts_with("unknown field") => unknown_field(w),

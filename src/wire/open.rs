@@ -51,6 +51,7 @@ pub fn resolve(ask: &v1::OpenRequest, defaults: &PipelineDefaults) -> Result<Ope
     let channels_by = parse_word!(ChannelsBy, "channels_by", ask.channels_by, ChannelsBy::Name);
     let signals = signals(ask, channels_by, defaults)?;
     let deadline_ms = positive("deadline_ms", ask.deadline_ms)?.or(defaults.deadline_ms);
+    let deadline_ns = deadline_ms.map(|ms| ns("deadline_ms", ms)).transpose()?;
     let width_ns = defaults.width_ns.or_else(|| first_row_ns(&signals));
     let two_bins_ms = width_ns.map_or(100.0, |width| 2e-6 * width as f64);
     let wait_ms = not_negative("wait_ms", ask.wait_ms)?.or(deadline_ms).unwrap_or(two_bins_ms);
@@ -106,7 +107,7 @@ pub fn resolve(ask: &v1::OpenRequest, defaults: &PipelineDefaults) -> Result<Ope
             broadband: record.broadband.unwrap_or(false),
         }),
         policies,
-        deadline_ns: deadline_ms.map(|ms| ns("deadline_ms", ms)).transpose()?,
+        deadline_ns,
         ack: parse_word!(Ack, "ack", ask.ack, Ack::None),
         feedback: parse_word!(Loop, "loop", ask.r#loop, Loop::Open),
         outputs: ask.outputs.clone(),

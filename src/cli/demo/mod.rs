@@ -142,6 +142,11 @@ pub async fn run(
         writeln!(out, "\nThe server stays up until Ctrl-C.")?;
         out.flush()?;
         let _ = tokio::signal::ctrl_c().await;
+    } else {
+        writeln!(
+            out,
+            "\nNobody is there to press Ctrl-C, so the server ends now; `latentd serve --data data/demo` has the runs."
+        )?;
     }
     Ok(out.flush()?)
 }
