@@ -114,8 +114,11 @@ impl Aligner {
             self.grid = Some(Grid { t0_ns, width_ns: self.plan.width_ns });
         }
         if let Err(refusal) = self.take(t, frame, arrived_ns, arrived_ns, out) {
-            if known.is_none() {
-                self.grid = None;
+            // A frame that was consumed has its place, and bin 0 with it; one that was not leaves everything as it was.
+            match known {
+                None if refusal.consumed() => self.take_early(arrived_ns, out),
+                None => self.grid = None,
+                Some(_) => {}
             }
             return Err(refusal);
         }

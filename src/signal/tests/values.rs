@@ -95,6 +95,18 @@ fn under_reject_a_frame_with_nan_is_consumed_and_its_samples_are_a_gap_filled_wi
 }
 
 #[test]
+fn a_first_frame_that_reject_refuses_gives_bin_0_its_place_and_is_a_gap() {
+    let mut rig = Rig::binned(|plan| {
+        plan.policies.nan = NanPolicy::Reject;
+        plan.t0_ns = None;
+    });
+    assert!(rig.try_push(0, rows(0, 2, &[NAN, 2.0])).unwrap_err().consumed());
+    rig.push(rows(1, 2, &[3.0, 4.0]));
+    assert!(rig.bin(0).flags.has(Flags::GAP_FILLED));
+    assert_eq!(rig.bin(1).inputs[0].values, [3.0, 4.0]);
+}
+
+#[test]
 fn a_mask_stays_until_changed_and_is_left_out_of_statistics() {
     let chain = r#"[{"op": "zscore", "mode": "running", "tau_s": 0.0}]"#;
     let mut rig = Rig::binned(|plan| {
