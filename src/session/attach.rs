@@ -141,7 +141,7 @@ impl Attachment {
 
     /// How many more frames may be read: `window`, less those that are unanswered or wait to be sent.
     pub fn room(&self) -> usize {
-        self.session.window.saturating_sub(self.outbox.owed() + self.outbox.waiting())
+        self.session.window.saturating_sub(self.pending())
     }
 
     /// Whether another frame may be read.
@@ -151,7 +151,14 @@ impl Attachment {
 
     /// Whether all that came was answered and sent.
     pub fn is_answered(&self) -> bool {
-        self.outbox.owed() + self.outbox.waiting() == 0
+        self.pending() == 0
+    }
+
+    /// Answers that are owed, and messages that wait to be sent. Must hold: read under the session's lock, under which an
+    /// answer goes from the one to the other; between the two, a half-closed stream would end without its last answer.
+    fn pending(&self) -> usize {
+        let _core = self.session.core.lock();
+        self.outbox.owed() + self.outbox.waiting()
     }
 }
 
