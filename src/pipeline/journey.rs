@@ -95,11 +95,6 @@ impl Journey {
         }
     }
 
-    /// The stage whose row is under way.
-    pub fn stage(&self) -> usize {
-        self.at
-    }
-
     /// Starts a bin; `inputs` in the order of the plan's inputs.
     pub fn begin(&mut self, inputs: &[InputRow], due: Instant) -> Next {
         self.at = 0;

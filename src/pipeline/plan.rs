@@ -373,12 +373,6 @@ impl Plan {
         }
         Ok(wanted)
     }
-
-    /// Run time that one bin of a session is expected to take, in the batches that its rows ride in (s).
-    pub fn bin_cost_s(&self) -> f64 {
-        let cost = |stage: &Stage| stage.lane.run_time(1).map_or(0.0, |time| time.as_secs_f64());
-        self.stages.iter().map(cost).sum()
-    }
 }
 
 /// Whether an output port's values fit an input port: expected and found otherwise.
