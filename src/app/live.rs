@@ -21,13 +21,11 @@ use crate::error::{Fault, Kind, clip, there_is};
 use crate::pipeline::journey::Journey;
 use crate::pipeline::plan::Plan;
 use crate::recorder::Recorder;
-use crate::session::{Made, Session, Sink, Table};
+use crate::session::{Attachment, Made, Session, Sink, Table};
 use crate::signal::aligner::Aligner;
 use crate::store::run::{Pinned, RunHead};
 use crate::wire::open::{PipelineDefaults, output_message, resolve, resolved};
 use crate::wire::v1;
-
-pub use crate::session::{Attachment, Outgoing};
 
 /// How often sessions are looked over for silence.
 const SWEEP: Duration = Duration::from_secs(1);
@@ -240,7 +238,7 @@ impl Live {
     }
 
     /// Makes a stream a writer. Errors: `not_found`, `conflict`, `unavailable`.
-    pub fn attach(&self, _: &Caller, attach: &v1::Attach) -> Result<Attachment, Fault> {
+    pub(super) fn attach(&self, _: &Caller, attach: &v1::Attach) -> Result<Attachment, Fault> {
         self.table.get(&attach.session)?.attach(&attach.writer, attach.signal.as_deref())
     }
 

@@ -5,6 +5,7 @@
 
 pub mod library; // runs and their results
 pub mod live; // sessions and frames
+pub mod talk; // a rig's stream
 pub mod models; // the registry and pipelines
 
 use std::sync::Arc;

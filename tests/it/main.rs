@@ -7,6 +7,7 @@ mod faults; // every kind of fault, on every road
 mod footprint; // memory
 mod gaps; // samples that never came
 mod golden; // numbers against numbers that others computed
+mod half_closed; // rigs that end their side at once
 mod late; // data before, again, too late; a backlog
 mod layers; // who may know whom
 mod library; // the database file, looked at from beside
