@@ -23,6 +23,10 @@ const NO_PROBES: &str =
 
 /// What is heard of a rig. The end of a stream of these says that the rig has ended its side.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly all are messages; a box would be an allocation for each frame"
+)]
 pub enum Heard {
     /// A message.
     Message(Up),
@@ -30,6 +34,13 @@ pub enum Heard {
     Unreadable(Fault),
     /// Nothing more will be heard, for this reason. It ends the stream.
     BrokeOff(Fault),
+}
+
+/// An attached stream that nothing has been heard of. Dropped, it detaches; the session goes on.
+pub struct Place {
+    attachment: Attachment,
+    metrics: Arc<Metrics>,
+    farewell: Farewell,
 }
 
 /// One attached stream. Dropped, it detaches; the session goes on.
@@ -52,15 +63,18 @@ enum State {
 }
 
 impl App {
-    /// Attaches a stream to the signals that `attach` names; it goes on for as long as the talk is polled.
-    /// Errors: `not_found`, `conflict`, `unavailable`.
-    pub fn talk<S>(&self, who: &Caller, attach: &v1::Attach, ups: S) -> Result<Talk<S>, Fault>
-    where
-        S: Stream<Item = Heard> + Unpin,
-    {
+    /// Attaches a stream to the signals that `attach` names. Errors: `not_found`, `conflict`, `unavailable`.
+    pub fn attach(&self, who: &Caller, attach: &v1::Attach) -> Result<Place, Fault> {
         let attachment = self.live.attach(who, attach)?;
-        let (metrics, farewell) = (Arc::clone(&self.metrics), Farewell { who: who.clone() });
-        Ok(Talk { attachment, ups, state: State::Fresh, metrics, _farewell: farewell })
+        Ok(Place { attachment, metrics: Arc::clone(&self.metrics), farewell: Farewell { who: who.clone() } })
+    }
+}
+
+impl Place {
+    /// Begins to hear the rig; the talk goes on for as long as it is polled.
+    pub fn talk<S: Stream<Item = Heard> + Unpin>(self, ups: S) -> Talk<S> {
+        let Self { attachment, metrics, farewell } = self;
+        Talk { attachment, ups, state: State::Fresh, metrics, _farewell: farewell }
     }
 }
 

@@ -94,7 +94,7 @@ impl Live for LiveService {
         let Some(v1::Up { message: Some(v1::up::Message::Attach(attach)) }) = first else {
             return Err(refuse(Fault::new(Kind::Malformed, "the first message of a stream is `attach`")));
         };
-        let talk = self.app.talk(&who, &attach, ups.map(heard)).map_err(&refuse)?;
+        let talk = self.app.attach(&who, &attach).map_err(&refuse)?.talk(ups.map(heard));
         // Polled by the connection: what comes is stepped there.
         let downs = stream::unfold((talk, who), |(mut talk, who)| async move {
             let next = talk.next().await?;
@@ -103,8 +103,15 @@ impl Live for LiveService {
         Ok(Response::new(Box::pin(downs)))
     }
 
-    async fn subscribe(&self, _: Request<v1::SubscribeRequest>) -> Result<Response<Downs>, Status> {
-        Err(self.later("Subscribe"))
+    async fn subscribe(&self, request: Request<v1::SubscribeRequest>) -> Result<Response<Downs>, Status> {
+        let who = caller(&request);
+        let refuse = self.refuse(&who);
+        let told = self.app.live.subscribe(&who, &request.into_inner()).map_err(&refuse)?;
+        let downs = told.filter_map(move |told| {
+            let told = told.down().map_err(&refuse).transpose();
+            std::future::ready(told.map(|told| told.map(down)))
+        });
+        Ok(Response::new(Box::pin(downs)))
     }
 
     async fn snapshot(&self, _: Request<v1::SnapshotRequest>) -> Result<Response<v1::SnapshotReply>, Status> {

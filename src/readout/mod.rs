@@ -3,6 +3,8 @@
 //! Owns: nothing; pure. Must hold: a value that is not finite never passes as valid; an invalid bin is NaN in all elements.
 //! Must not know: stages, sessions, the wire.
 
+pub mod extremes; // what stands for many bins
+
 use crate::domain::output::OutputSpec;
 use crate::domain::tensor::{Dtype, Tensor};
 

@@ -4,6 +4,7 @@
 //! Must not know: sessions, models, HTTP routes.
 
 pub mod arrow; // values of a run, where many rows come
+pub mod columns; // a frame in columns
 pub mod codec; // protobuf over gRPC: undecodable bytes are `malformed`
 pub mod fault; // faults as messages and gRPC statuses
 pub mod frame; // frames to domain
@@ -13,6 +14,7 @@ pub mod npy; // .npy arrays
 pub mod table; // CSV tables of events
 pub mod recording; // recordings in the open format
 pub mod tensor; // tensors, and their JSON
+pub mod told; // what a live subscriber is told
 
 /// The generated types of `proto/latentd/v1`.
 #[expect(missing_docs, clippy::all, reason = "generated; documented in the .proto files")]
