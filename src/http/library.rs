@@ -6,14 +6,12 @@ use axum::response::Response;
 use http::{HeaderValue, StatusCode, header};
 use serde::Deserialize;
 
-use super::message::{Form, Problem, Query, answer};
+use super::message::{ARROW, Form, Problem, Query, answer};
 use crate::app::App;
 use crate::app::library::{RunsAsk, Wanted};
 use crate::domain::caller::Caller;
 use crate::error::{Fault, Kind, clip};
 use crate::wire;
-
-const ARROW: &str = "application/vnd.apache.arrow.stream";
 
 /// `GET /v1/runs?`
 #[derive(Debug, Default, Deserialize)]

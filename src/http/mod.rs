@@ -7,11 +7,17 @@ pub mod accept; // connections, their limits and their end
 mod library; // runs, outputs, events
 mod live; // sessions and frames
 mod message; // bodies in and out
+mod frame; // a frame as a body, also in columns
 mod models; // the registry and pipelines
 pub mod request; // an id, a span, a log line
 mod state; // liveness, readiness, metrics
+mod subscribe; // what a session gives, to a browser
+mod websocket; // a rig's stream
+mod pulse; // signs of life of a connection
+mod origins; // which web pages may use the API
 
 use std::panic::AssertUnwindSafe;
+use std::time::Duration;
 
 use axum::extract::{Request, State};
 use axum::middleware::{self, Next};
@@ -19,6 +25,8 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Router};
 use futures::FutureExt as _;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::app::App;
 use crate::domain::caller::Caller;
@@ -26,9 +34,33 @@ use crate::domain::request::RequestId;
 use crate::error::{Fault, Kind};
 use message::Problem;
 
+pub use origins::Origins;
+
+/// What replies that live long need.
+#[derive(Clone, Debug)]
+pub struct Streams {
+    /// Interval at which a stream shows that it is there.
+    pub ping: Duration,
+    /// A stream without a sign of life for so long is dead.
+    pub dead_after: Duration,
+    /// Largest message.
+    pub message_bytes: usize,
+    /// Time that an upgrade may take.
+    pub first_byte: Duration,
+    /// Which web pages may use the API.
+    pub origins: Origins,
+    /// Cancelled once the streams were told why they end: one that does not take it is given up soon after.
+    pub closing: CancellationToken,
+    /// Cancelled: all end now.
+    pub hard: CancellationToken,
+    /// Every upgraded connection is a task of it.
+    pub tasks: TaskTracker,
+}
+
 /// All routes.
-pub fn router(app: App) -> Router {
-    Router::new()
+pub fn router(app: App, streams: Streams) -> Router {
+    let cors = streams.origins.layer();
+    let router = Router::new()
         .route("/livez", get(state::live))
         .route("/readyz", get(state::ready))
         .route("/metrics", get(state::metrics))
@@ -41,6 +73,8 @@ pub fn router(app: App) -> Router {
         .route("/v1/sessions", get(live::list).post(live::open))
         .route("/v1/sessions/{session}", get(live::one).delete(live::close))
         .route("/v1/sessions/{session}/frames", post(live::frame))
+        .route("/v1/sessions/{session}/stream", get(websocket::stream))
+        .route("/v1/sessions/{session}/live", get(subscribe::live))
         .route("/v1/sessions/{session}/reset", post(live::reset))
         .route("/v1/runs", get(library::runs))
         .route("/v1/runs/{run}", get(library::run))
@@ -48,9 +82,13 @@ pub fn router(app: App) -> Router {
         .route("/v1/runs/{run}/events", get(library::events))
         .fallback(no_such_call)
         .method_not_allowed_fallback(no_such_call)
-        .layer(middleware::from_fn_with_state(app.clone(), told))
-        .layer(middleware::from_fn(request::identify))
-        .with_state(app)
+        .layer(Extension(streams))
+        .layer(middleware::from_fn_with_state(app.clone(), told));
+    let router = match cors {
+        Some(cors) => router.layer(cors),
+        None => router,
+    };
+    router.layer(middleware::from_fn(request::identify)).with_state(app)
 }
 
 /// Makes the caller of the request, and writes and counts the fault that a handler answered.

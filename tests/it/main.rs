@@ -1,5 +1,7 @@
 //! All tests that look at latentd from outside its rooms: one binary, linked once.
 
+mod arrow_frames; // frames in columns
+mod browsers; // which web pages may use it
 mod deadlines; // lag, silence, the end
 mod durability; // what a rig was told against what is found afterwards
 mod engine; // a failing engine, in process
@@ -27,6 +29,8 @@ mod sixty_four; // 64 rigs in real time
 mod stalls; // silence, clocks, restarts
 mod stamps; // stamps of 19 digits
 mod start; // starts that must fail
+mod subscribe; // who listens, and what it costs
 mod support; // the real binary, small models, rigs
 mod usage; // memory and processor time
+mod websocket; // rigs over WebSocket
 mod writers; // who may write
