@@ -73,8 +73,8 @@ pub fn router(app: App, streams: Streams) -> Router {
         .route("/v1/sessions", get(live::list).post(live::open))
         .route("/v1/sessions/{session}", get(live::one).delete(live::close))
         .route("/v1/sessions/{session}/frames", post(live::frame))
-        .route("/v1/sessions/{session}/stream", get(websocket::stream))
-        .route("/v1/sessions/{session}/live", get(subscribe::live))
+        .route("/v1/sessions/{session}/stream", get(websocket::stream).layer(Extension(streams.clone())))
+        .route("/v1/sessions/{session}/live", get(subscribe::live).layer(Extension(streams)))
         .route("/v1/sessions/{session}/reset", post(live::reset))
         .route("/v1/runs", get(library::runs))
         .route("/v1/runs/{run}", get(library::run))
@@ -82,7 +82,6 @@ pub fn router(app: App, streams: Streams) -> Router {
         .route("/v1/runs/{run}/events", get(library::events))
         .fallback(no_such_call)
         .method_not_allowed_fallback(no_such_call)
-        .layer(Extension(streams))
         .layer(middleware::from_fn_with_state(app.clone(), told));
     let router = match cors {
         Some(cors) => router.layer(cors),

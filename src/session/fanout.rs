@@ -18,8 +18,12 @@ use tokio::time::Instant;
 use super::mailbox::Mailbox;
 use super::part::Part;
 use super::thinning::Thinning;
+use crate::domain::output::EventKind;
 use crate::wire::told::{Shared, Told};
 use crate::wire::v1;
+
+/// News that wait for the task, in mailboxes: so long may it be held up before those who read lose anything.
+const MAILBOXES_OF_NEWS: usize = 4;
 
 /// What subscribers may be told of.
 pub(super) enum News {
@@ -31,7 +35,7 @@ pub(super) enum News {
 
 /// The subscribers of a session.
 pub(super) struct Fanout {
-    /// Messages that wait for one subscriber, and news that wait for the task. When full: the newest is lost and counted.
+    /// Messages that wait for one subscriber. When full: the newest is lost and counted.
     limit: usize,
     /// How many listen, for the step path to see without a lock.
     listeners: AtomicUsize,
@@ -105,6 +109,8 @@ pub(super) struct Round {
 /// When to come back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Next {
+    /// At once, but let others go first.
+    Now,
     /// When stirred, or when something thinned is due.
     Round(Option<Instant>),
     /// Nobody listens any more, or the end was told.
@@ -139,7 +145,7 @@ impl Fanout {
         let mut inbox = self.inbox.lock();
         let number = inbox.published;
         inbox.published += 1;
-        if inbox.news.len() < self.limit {
+        if inbox.news.len() < self.limit * MAILBOXES_OF_NEWS {
             inbox.news.push_back((number, news));
         } else {
             inbox.missed += 1;
@@ -206,12 +212,19 @@ impl Fanout {
         self.stirred.notified().await;
     }
 
-    /// Hands out what was published, and what is due of what is being thinned. `finish` fills in what is true of every
+    /// Hands out some of what was published, and what is due of what is being thinned. `finish` fills in what is true of every
     /// message at this moment.
     pub(super) fn hand_out(&self, now: Instant, finish: impl Fn(&mut v1::Output)) -> Round {
-        let (news, missed, end) = {
+        // Fewer than a mailbox holds, so that whoever reads can empty it before the next round.
+        let few = self.limit.div_ceil(MAILBOXES_OF_NEWS);
+        let (news, missed, end, has_more) = {
             let mut inbox = self.inbox.lock();
-            (std::mem::take(&mut inbox.news), std::mem::take(&mut inbox.missed), inbox.end.clone())
+            let few = few.min(inbox.news.len());
+            let news: Vec<_> = inbox.news.drain(..few).collect();
+            match inbox.news.is_empty() {
+                true => (news, std::mem::take(&mut inbox.missed), inbox.end.clone(), false),
+                false => (news, 0, None, true),
+            }
         };
         let mut circle = self.circle.lock();
         let mut lost = 0;
@@ -233,6 +246,8 @@ impl Fanout {
         circle.is_served = !circle.groups.is_empty();
         let next = if end.is_some() || circle.groups.is_empty() {
             Next::Over
+        } else if has_more {
+            Next::Now
         } else {
             Next::Round(circle.groups.iter().filter_map(Group::is_due_at).min())
         };
@@ -250,7 +265,12 @@ impl Group {
             return 0;
         }
         match news {
-            News::Notice(notice) => self.give(Some(number), Told::Notice(Shared::new(notice.clone()))),
+            News::Notice(notice) => {
+                // What is being thinned was before the end.
+                let is_last = notice.kind == EventKind::Closed.word();
+                self.give_due(now, is_last, finish)
+                    + self.give(Some(number), Told::Notice(Shared::new(notice.clone())))
+            }
             News::Bins { head, parts } => {
                 // A part that was opened before anybody chose this has not got it.
                 let chosen = || (0..).zip(&self.chosen).filter(|(_, chosen)| **chosen);
@@ -329,11 +349,17 @@ mod tests {
         News::Bins { head: v1::Output { seq: Some(k), ..Default::default() }, parts: vec![part] }
     }
 
-    /// Hands out and wakes; answers what was lost.
+    /// Hands all out and wakes; answers what was lost.
     fn handed(fanout: &Fanout) -> u64 {
-        let Round { told, lost, .. } = fanout.hand_out(Instant::now(), |_| {});
-        told.iter().for_each(|mailbox| mailbox.wake());
-        lost
+        let mut all = 0;
+        loop {
+            let Round { told, lost, next } = fanout.hand_out(Instant::now(), |_| {});
+            told.iter().for_each(|mailbox| mailbox.wake());
+            all += lost;
+            if next != Next::Now {
+                return all;
+            }
+        }
     }
 
     async fn output(joined: &Joined) -> (Arc<Shared<v1::Output>>, u64) {
@@ -398,12 +424,14 @@ mod tests {
     async fn news_that_nobody_handed_out_in_time_are_lost_to_all_and_counted() {
         let fanout = Fanout::new(2, LIMIT);
         let one = fanout.join(vec![true; 2], None).unwrap();
-        (0..6).for_each(|k| fanout.publish(bin(k)));
-        assert_eq!(handed(&fanout), 2);
-        for _ in 0..4 {
+        (0..18).for_each(|k| fanout.publish(bin(k)));
+        // A few at a time, so that who reads in between loses none of what was kept.
+        for k in 0..16 {
+            let round = fanout.hand_out(Instant::now(), |_| {});
+            assert_eq!((round.lost, round.next == Next::Now), (if k == 15 { 2 } else { 0 }, k < 15));
             assert_eq!(output(&one).await.1, 0);
         }
-        fanout.publish(bin(6));
+        fanout.publish(bin(18));
         handed(&fanout);
         assert_eq!(output(&one).await.1, 2);
     }
@@ -414,8 +442,7 @@ mod tests {
         let one = fanout.join(vec![true; 2], None).unwrap();
         (0..3).for_each(|k| fanout.publish(bin(k)));
         fanout.end(Told::Closed("done".into()));
-        let round = fanout.hand_out(Instant::now(), |_| {});
-        assert_eq!((round.lost, round.next, round.told.len()), (2, Next::Over, 1));
+        assert_eq!(handed(&fanout), 2);
         assert_eq!(output(&one).await.0.message.seq, Some(0));
         let Some(Told::Closed(why)) = one.mailbox.next().await else { panic!("the end is due") };
         assert_eq!(why, "done; the last 2 messages were dropped");
@@ -432,7 +459,8 @@ mod tests {
         let mut messages = Vec::new();
         for k in 0..31 {
             fanout.publish(bin(k));
-            let Next::Round(due) = fanout.hand_out(Instant::now(), |_| {}).next else { panic!() };
+            let round = fanout.hand_out(Instant::now(), |_| {});
+            let Next::Round(due) = round.next else { panic!("{:?}", round.next) };
             assert!(due.is_none_or(|due| due > Instant::now()));
             while let Ok(Some(told)) = tokio::time::timeout(Duration::ZERO, one.mailbox.next()).await {
                 messages.push((begun.elapsed(), told));

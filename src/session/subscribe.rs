@@ -78,6 +78,7 @@ impl Session {
             }
             match next {
                 Next::Over => return,
+                Next::Now => tokio::task::yield_now().await,
                 // Why ignored: stirred or due, the next round looks at both.
                 Next::Round(Some(due)) => _ = tokio::time::timeout_at(due, self.fanout.stirred()).await,
                 Next::Round(None) => self.fanout.stirred().await,

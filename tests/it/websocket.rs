@@ -23,6 +23,7 @@ async fn frames_are_answered_in_both_forms_and_the_session_outlives_its_streams(
         let mut known = Linear::new();
         let mut socket = Socket::attach(&server, &session, form).await;
         assert_eq!((socket.attached.next_seq["spikes"], socket.attached.window), (0, 32));
+        socket.ping().await;
         for seq in 0..3 {
             let output = socket.send(counts(seq, seq, &[ROW])).await;
             assert_eq!((output.seq, bins(&output)), (Some(seq), seq..seq + 1));

@@ -86,6 +86,18 @@ impl Socket {
         within("a message up", self.socket.send(message)).await.expect("the stream takes messages");
     }
 
+    /// Pings, and waits for the pong; nothing else may come.
+    pub async fn ping(&mut self) {
+        self.raw(Message::Ping(vec![7].into())).await;
+        loop {
+            match within("a pong", self.socket.next()).await.expect("a pong first").expect("a message") {
+                Message::Pong(payload) => return assert_eq!(payload[..], [7]),
+                Message::Ping(_) => {}
+                other => panic!("a pong is due, not {other:?}"),
+            }
+        }
+    }
+
     /// The next message down but notices, which are kept; the close frame is the error.
     pub async fn next(&mut self) -> Result<Down, Option<CloseFrame>> {
         loop {
