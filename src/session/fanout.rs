@@ -212,8 +212,8 @@ impl Fanout {
         self.stirred.notified().await;
     }
 
-    /// Hands out some of what was published, and what is due of what is being thinned. `finish` fills in what is true of every
-    /// message at this moment.
+    /// Hands out some of what was published, and what is due of what is being thinned. `finish` fills in what is true of
+    /// every message at this moment.
     pub(super) fn hand_out(&self, now: Instant, finish: impl Fn(&mut v1::Output)) -> Round {
         // Fewer than a mailbox holds, so that whoever reads can empty it before the next round.
         let few = self.limit.div_ceil(MAILBOXES_OF_NEWS);
@@ -244,6 +244,9 @@ impl Fanout {
         }
         circle.has_ended |= end.is_some();
         circle.is_served = !circle.groups.is_empty();
+        if circle.groups.is_empty() {
+            self.inbox.lock().news.clear();
+        }
         let next = if end.is_some() || circle.groups.is_empty() {
             Next::Over
         } else if has_more {
