@@ -128,8 +128,8 @@ impl Feed {
             for (x, state) in row.iter_mut().zip(&mut self.state) {
                 match state {
                     Value::Masked => *x = f64::NAN,
-                    _ if x.is_nan() => *state = Value::NotFinite,
-                    _ => {}
+                    _ if (*x as f32).is_finite() => {}
+                    _ => (*x, *state) = (f64::NAN, Value::NotFinite),
                 }
             }
         }
@@ -137,6 +137,12 @@ impl Feed {
 
     fn finish(&mut self, values: &[f64], nan: NanPolicy, flags: &mut Flags) -> InputRow {
         let channels = self.state.len();
+        for (j, value) in values.iter().enumerate() {
+            // NaN: the chain gives no value. Beyond f32: it gives one that the model cannot be given.
+            if self.state[j % channels] == Value::Good && !value.is_nan() && !(*value as f32).is_finite() {
+                self.state[j % channels] = Value::NotFinite;
+            }
+        }
         let mut row = InputRow {
             values: Vec::with_capacity(values.len()),
             mask: Vec::with_capacity(values.len()),

@@ -12,6 +12,7 @@ use crate::domain::frame::{Frame, FrameBody, Samples, Spikes};
 use crate::domain::ids::SignalName;
 use crate::domain::output::EventKind;
 use crate::domain::settings::LatePolicy;
+use crate::domain::tensor::Dtype;
 
 /// How a signal's device time becomes the session's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -143,26 +144,27 @@ impl Track {
         self.required || (self.epoch.is_some() && !self.silent)
     }
 
-    /// `nan = reject`: a value that is not finite in a channel that is used and not masked.
+    /// `nan = reject`: a value that is not finite, as it is or as f32, in a channel that is used and not masked.
     pub fn rejects(&self, frame: &Frame) -> Result<(), Refusal> {
         let FrameBody::Samples(samples) = &frame.body else { return Ok(()) };
-        if samples.tensor.is_finite() {
+        // Only f64 holds finite values that f32 does not.
+        if samples.tensor.dtype != Dtype::F64 && samples.tensor.is_finite() {
             return Ok(());
         }
         let mask = frame.mask.as_deref().unwrap_or(&self.mask);
         let (mut i, mut bad) = (0, None);
         samples.tensor.each_f64(|x| {
-            let (row, channel) = (i / self.channels, i % self.channels);
-            let seen = self.used[channel] && mask.get(channel).copied().unwrap_or(true);
-            if bad.is_none() && seen && !x.is_finite() {
-                bad = Some((row, channel));
+            if bad.is_none() && !(x as f32).is_finite() {
+                let (row, channel) = (i / self.channels, i % self.channels);
+                let seen = self.used[channel] && mask.get(channel).copied().unwrap_or(true);
+                bad = seen.then_some((row, channel, x));
             }
             i += 1;
         });
         match bad {
-            Some((row, channel)) => {
+            Some((row, channel, value)) => {
                 let channel = self.names[channel].clone();
-                Err(Refusal::NotFinite { signal: self.name.clone(), channel, row })
+                Err(Refusal::NotFinite { signal: self.name.clone(), channel, row, value })
             }
             None => Ok(()),
         }
