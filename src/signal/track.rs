@@ -8,6 +8,7 @@ use super::log::Log;
 use super::open_bins::OpenBins;
 use super::pace::Pace;
 use super::refusal::Refusal;
+use super::stamps::Stamps;
 use crate::domain::frame::{Frame, FrameBody, Samples, Spikes};
 use crate::domain::ids::SignalName;
 use crate::domain::output::EventKind;
@@ -32,8 +33,8 @@ pub enum Placed {
 pub struct Epoch {
     /// Device time of sample 0; 0 for events, whose positions are device times.
     pub device0_ns: i128,
-    /// The same by the first stamp of the epoch, if there was one.
-    pub stamp0_ns: Option<i128>,
+    /// What its stamps are checked against.
+    pub stamps: Stamps,
     /// The last stamp, and the index it was for.
     pub last_stamp: Option<(i128, i64)>,
     /// t_session − t_device, where it is fixed.
@@ -199,10 +200,9 @@ impl Track {
         self.begin(frame, &landing, scene, log);
         let at = landing.at.clone();
         let goes_on = at.end > self.cover.mark();
-        if let Some((expected, found)) = landing.disagrees {
-            let detail =
-                format!("index {}: its stamp is {found} ns, by the index it is {expected} ns", at.start);
-            log.notice(EventKind::ClockDisagrees, Some(&self.name), None, 1, detail);
+        if let Some(told) = &landing.disagrees {
+            let detail = told.detail.clone();
+            log.notice(EventKind::ClockDisagrees, Some(&self.name), None, told.frames, detail);
         }
         self.epoch = Some(landing.epoch.clone());
         if at.start > self.cover.mark() {

@@ -231,6 +231,24 @@ async fn where_index_and_stamp_disagree_the_index_wins_and_an_event_says_so() {
 }
 
 #[tokio::test]
+async fn a_wrong_first_stamp_is_found_out_by_those_after_it() {
+    let server = Latentd::start().await;
+    let rig = server.open(recorded(linear())).await;
+    for seq in 0..20 {
+        let off = if seq == 0 { 900 } else { 0 };
+        let stamp = (10 * seq as i64 + off) * MS;
+        let frame = v1::Frame { t_device_ns: Some(stamp), ..counts(seq, seq, &[[1.0, 2.0]]) };
+        assert_eq!(bins(&rig.send(frame).await), seq..seq + 1);
+    }
+    let run = rig.run().to_owned();
+    rig.close().await;
+    let event = server.event(&run, "clock_disagrees").await;
+    assert_eq!(event.count, 3, "the three frames that it took, not every good one");
+    crate::support::says(&event.detail, &["the stamp of index 0", "from index 1 to 3", "-900000000 ns"]);
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn rows_off_the_grid_of_a_given_t0_are_refused() {
     let server = Latentd::start().await;
     let rig = server.open(v1::OpenRequest { t0_ns: Some(1_000 * MS), ..linear() }).await;
