@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use super::coverage::Hole;
+use super::coverage::{Hole, Length};
 use super::feed::{Feed, Whole};
 use super::grid::Grid;
+use super::landing::MAX_BINS;
 use super::log::Log;
 use super::open_bins::OpenBin;
 use super::step::{Bin, InputRow, Step};
@@ -43,7 +44,7 @@ enum Standing {
     /// Samples of it never came; so up to `to`.
     Gap {
         to: u64,
-        long: bool,
+        length: Length,
     },
     /// Not covered to its end.
     Missing,
@@ -56,7 +57,7 @@ impl Closing {
         self.standing.clear();
         self.standing.extend(room.tracks.iter_mut().map(|track| match track.cover.hole_in(k) {
             _ if track.epoch.is_none() || track.mark_ns < end_ns => Standing::Missing,
-            Some(hole) => Standing::Gap { to: hole.bins.end, long: hole.long },
+            Some(hole) => Standing::Gap { to: hole.bins.end, length: hole.length },
             None => Standing::Whole,
         }));
         for (track, standing) in room.tracks.iter_mut().zip(&self.standing) {
@@ -79,9 +80,10 @@ impl Closing {
     fn skips(&self, room: &Room<'_>) -> Option<(u64, bool)> {
         let required = room.tracks.iter().zip(&self.standing).filter(|(track, _)| track.required);
         let skipped = required.filter_map(|(_, standing)| match (*standing, room.policies.gap) {
-            (Standing::Gap { to, long: true }, _) => Some((to, true)),
+            (Standing::Gap { to, length: Length::Long }, _) => Some((to, true)),
             (Standing::Gap { to, .. }, GapPolicy::Skip) => Some((to, false)),
             (Standing::Gap { to, .. }, GapPolicy::Reset) => Some((to, true)),
+            (Standing::Gap { to, length: Length::Wide }, _) => Some((to, true)),
             // What is not covered to the end of this bin has nothing for later ones either.
             (Standing::Missing, GapPolicy::Skip) => Some((room.until, false)),
             (Standing::Missing, GapPolicy::Reset) => Some((room.until, true)),
@@ -99,8 +101,7 @@ impl Closing {
                 has_hole = true;
                 if !hole.told {
                     told |= track.required;
-                    let why = if hole.long { "longer than max_gap_ms, not filled" } else { "not filled" };
-                    tell_gap(&track.name, hole, why, log);
+                    tell_gap(&track.name, hole, &not_filled(hole.length, room.policies.gap), log);
                 }
                 if hole.bins.end > to {
                     break;
@@ -239,7 +240,7 @@ fn fill_or_row(
     let required = feed.spec.required;
     match standing {
         Standing::Whole => feed.row(came, policies.nan, flags),
-        Standing::Gap { long, .. } if required || (fills && !long) => {
+        Standing::Gap { length, .. } if required || (fills && length == Length::Short) => {
             *flags |= Flags::GAP_FILLED;
             feed.filled(came, by_policy, flags)
         }
@@ -260,6 +261,17 @@ fn fill_or_row(
 
 fn filled_by(gap: GapPolicy) -> &'static str {
     if gap == GapPolicy::Zero { "filled with 0" } else { "filled with the last input" }
+}
+
+/// Why a hole is not filled.
+fn not_filled(length: Length, gap: GapPolicy) -> String {
+    match (length, gap) {
+        (Length::Long, _) => "longer than max_gap_ms, not filled".into(),
+        (Length::Wide, GapPolicy::Hold | GapPolicy::Zero | GapPolicy::Fail) => {
+            format!("more than the {MAX_BINS} bins that are filled for one frame, not filled")
+        }
+        (Length::Short | Length::Wide, _) => "not filled".into(),
+    }
 }
 
 fn tell_gap(signal: &crate::domain::ids::SignalName, hole: &mut Hole, why: &str, log: &mut Log<'_>) {

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::coverage::{Coverage, Hole};
+use super::coverage::{Coverage, Hole, Length};
 use super::landing::{Landing, MAX_BINS, Scene};
 use super::log::Log;
 use super::open_bins::OpenBins;
@@ -216,7 +216,7 @@ impl Track {
             FrameBody::Spikes(spikes) => self.take_spikes(spikes, &landing, &parts, scene, log),
             FrameBody::Addresses(_) | FrameBody::Markers(_) => {}
         }
-        let (place, limit_ns) = (landing.place, longest_fill_ns(scene));
+        let place = landing.place;
         for part in &parts {
             self.cover.fill(part, |at, start_ns, end_ns| {
                 let ns = start_ns.unwrap_or_else(|| place.ns_of(at.start))
@@ -224,7 +224,7 @@ impl Track {
                 let last = place.ns_of(at.end - 1).max(ns.start);
                 let bins =
                     scene.grid.bin_from_0(ns.start).max(scene.next_bin)..scene.grid.bin_from_0(last) + 1;
-                Hole { long: ns.end - ns.start > limit_ns, at, ns, bins, told: false }
+                Hole { length: length(&ns, &bins, scene), at, ns, bins, told: false }
             });
         }
         self.parts = parts;
@@ -287,9 +287,8 @@ impl Track {
     fn miss(&mut self, at: Range<i128>, ns: Range<i128>, scene: &Scene<'_>) {
         let last = (ns.end - 1).max(ns.start);
         let bins = scene.grid.bin_from_0(ns.start).max(scene.next_bin)..scene.grid.bin_from_0(last) + 1;
-        let open_ns = ns.start.max(scene.grid.start_ns(scene.next_bin));
-        let long = ns.end - open_ns > longest_fill_ns(scene);
-        self.cover.miss(Hole { at, ns: open_ns..ns.end, bins, long, told: false });
+        let ns = ns.start.max(scene.grid.start_ns(scene.next_bin))..ns.end;
+        self.cover.miss(Hole { length: length(&ns, &bins, scene), at, ns, bins, told: false });
     }
 
     fn take_samples(
@@ -418,10 +417,15 @@ impl Track {
     }
 }
 
-/// Gaps up to here are filled: `max_gap_ms`, and never more bins than one frame may cover.
-fn longest_fill_ns(scene: &Scene<'_>) -> i128 {
-    let most = i128::from(scene.grid.width_ns.get()) * i128::from(MAX_BINS);
-    i128::from(scene.policies.max_gap_ns).min(most)
+/// How long a hole of open bins is.
+fn length(ns: &Range<i128>, bins: &Range<u64>, scene: &Scene<'_>) -> Length {
+    if ns.end - ns.start > i128::from(scene.policies.max_gap_ns) {
+        Length::Long
+    } else if bins.end.saturating_sub(bins.start) > MAX_BINS {
+        Length::Wide
+    } else {
+        Length::Short
+    }
 }
 
 /// Late data of one frame.
