@@ -1,7 +1,6 @@
 //! Bins across signals: takes frames in order, closes bins by watermarks alone, skips what is not to be filled.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::ops::Range;
 
 use super::clock::{Clocks, Relation};
 use super::closing::Closing;
@@ -9,7 +8,6 @@ use super::feed::Feed;
 use super::grid::Grid;
 use super::landing::Scene;
 use super::log::Log;
-use super::montage::Montage;
 use super::plan::Plan;
 use super::refusal::{Refusal, SignalError};
 use super::shape;
@@ -18,8 +16,7 @@ use super::track::{Placed, Track};
 use super::trial::{Trials, Turn};
 use crate::domain::frame::{Frame, FrameBody, Markers};
 use crate::domain::output::EventKind;
-use crate::domain::settings::{NanPolicy, Policies, ResetScope};
-use crate::domain::signal::SignalSpec;
+use crate::domain::settings::{NanPolicy, ResetScope};
 use crate::domain::time::BinGrid;
 
 /// Frames, and bytes of them, that are kept until the session's first signal says where bin 0 lies; then the oldest go.
@@ -342,24 +339,9 @@ impl Aligner {
         self.feeds[input].as_ref().map(|feed| feed.chain.width())
     }
 
-    /// How the signal's channels become the input's; its digest stands in run and snapshot. `None`: no signal feeds it.
-    pub fn montage(&self, input: usize) -> Option<&Montage> {
-        self.feeds[input].as_ref().map(|feed| &feed.montage)
-    }
-
     /// Totals since open.
     pub fn counts(&self) -> Counts {
         self.counts
-    }
-
-    /// The policies in force.
-    pub fn policies(&self) -> &Policies {
-        &self.plan.policies
-    }
-
-    /// The signals, as the plan has them.
-    pub fn signals(&self) -> &[SignalSpec] {
-        &self.plan.signals
     }
 
     /// The bin that holds an instant of a signal's clock: where a marker or a target belongs. `None`: before t0, or
@@ -375,17 +357,6 @@ impl Aligner {
             _ => self.clocks.to_session(&spec.clock, t).ok()?,
         };
         u64::try_from(grid.bin(ns)).ok()
-    }
-
-    /// Whether a signal feeds an input; targets and markers do not.
-    pub fn feeds_input(&self, signal: usize) -> bool {
-        self.by_signal[signal].is_some()
-    }
-
-    /// Bins that a signal has covered and that wait for another.
-    pub fn waiting(&self, signal: usize) -> Range<u64> {
-        let ready = self.by_signal[signal].map_or(self.next_bin, |t| self.tracks[t].ready);
-        self.next_bin..ready.max(self.next_bin)
     }
 }
 
