@@ -246,6 +246,19 @@ impl Aligner {
         self.close(bin, now_ns, out);
     }
 
+    /// The session ends: what was kept for a bin that will not come is counted, and told.
+    pub fn finish(&mut self, now_ns: i64, out: &mut Vec<Step>) {
+        self.early_bytes = 0;
+        for (signal, _, _) in std::mem::take(&mut self.early) {
+            let mut log = Log { steps: out, counts: &mut self.counts, t_ns: now_ns };
+            log.counts.before_start += 1;
+            let detail = "1 frame came, and none of the session's first signal; it is left out".to_owned();
+            log.notice(EventKind::BeforeStart, Some(&self.plan.signals[signal].name), None, 1, detail);
+        }
+        let mut log = Log { steps: out, counts: &mut self.counts, t_ns: now_ns };
+        self.tracks.iter_mut().for_each(|track| track.finish(&mut log));
+    }
+
     /// When `expire` has something to close, if nothing comes before.
     pub fn next_expiry_ns(&self) -> Option<i64> {
         self.waits.front().map(|(_, at)| due_ns(*at, self.plan.policies.wait_ns))

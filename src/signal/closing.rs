@@ -142,12 +142,15 @@ impl Closing {
             let detail = format!("state starts anew before bin {k} ({scope}, {why})");
             log.notice(EventKind::Reset, None, Some(k..k + 1), 1, detail);
         }
-        let epoch = self.restart(k, room);
+        let epoch = self.restart(k, room, log);
         self.came.clear();
         for (track, standing) in room.tracks.iter_mut().zip(&self.standing) {
-            let came = track.open.take(k);
-            if came.as_ref().is_some_and(|bin| bin.late) && *standing == Standing::Whole {
+            let came = track.open.take(k, *standing == Standing::Whole);
+            if let Some(bin) = came.as_ref().filter(|bin| !bin.late.is_empty()) {
                 flags |= Flags::LATE;
+                if bin.late.not_finite {
+                    flags |= Flags::NAN_REPLACED;
+                }
             }
             self.came.push(came);
             if let Some(hole) = track.cover.hole_in(k).filter(|hole| !hole.told) {
@@ -168,7 +171,7 @@ impl Closing {
                 standing,
                 track,
                 k,
-                self.came[t].as_mut(),
+                self.came[t].as_ref(),
                 room.policies,
                 room.grid,
                 &mut flags,
@@ -195,12 +198,14 @@ impl Closing {
     }
 
     /// Filters of signals whose new epoch has begun start anew.
-    fn restart(&self, k: u64, room: &mut Room<'_>) -> bool {
+    fn restart(&self, k: u64, room: &mut Room<'_>, log: &mut Log<'_>) -> bool {
         let mut any = false;
         for (t, track) in room.tracks.iter_mut().enumerate() {
             if track.restarts_at.is_some_and(|bin| bin <= k) {
                 track.restarts_at = None;
                 any = true;
+                let late = track.open.take_handed_on();
+                track.drop_late(late, "a new epoch began", log);
                 let feeds = room.feeds.iter_mut().flatten().filter(|feed| feed.track == t);
                 feeds.for_each(|feed| feed.chain.restart_filters());
             }
@@ -230,7 +235,7 @@ fn fill_or_row(
     standing: Standing,
     track: &Track,
     k: u64,
-    came: Option<&mut OpenBin>,
+    came: Option<&OpenBin>,
     policies: &Policies,
     grid: Grid,
     flags: &mut Flags,

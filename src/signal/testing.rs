@@ -175,6 +175,10 @@ impl Rig {
         self.aligner.expire(now_ns, &mut self.out);
     }
 
+    pub fn finish(&mut self) {
+        self.aligner.finish(self.now_ns, &mut self.out);
+    }
+
     pub fn bins(&self) -> Vec<&Bin> {
         self.out.iter().filter_map(|step| if let Step::Bin(bin) = step { Some(bin) } else { None }).collect()
     }

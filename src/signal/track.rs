@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use super::coverage::{Coverage, Hole, Length};
 use super::landing::{Landing, MAX_BINS, Scene};
+use super::late::LateTally;
 use super::log::Log;
 use super::open_bins::OpenBins;
 use super::pace::Pace;
@@ -181,6 +182,13 @@ impl Track {
         }
     }
 
+    /// The session ends: what still waits for a bin finds none.
+    pub fn finish(&mut self, log: &mut Log<'_>) {
+        let mut late = self.open.take_handed_on();
+        late.absorb(&mut self.open.take_late_from(0));
+        self.drop_late(late, "the session ended", log);
+    }
+
     fn take_mask(&mut self, frame: &Frame) {
         if let Some(mask) = &frame.mask {
             self.mask.clone_from(mask);
@@ -272,6 +280,9 @@ impl Track {
         let start_ns = landing.place.ns_of(at.start);
         let first_bin = scene.grid.bin_from_0(start_ns);
         log.notice(EventKind::ClockEpoch, Some(&self.name), Some(first_bin..first_bin + 1), 1, detail);
+        // Those bins are the new epoch's.
+        let late = self.open.take_late_from(first_bin);
+        self.drop_late(late, "a new epoch began", log);
         if start_ns > self.mark_ns {
             self.miss(at.start..at.start, self.mark_ns..start_ns, scene);
         }
@@ -311,7 +322,7 @@ impl Track {
                 format!("{again} samples from index {} on came already; they are left out", at.start);
             log.notice(EventKind::Overlap, Some(&self.name), None, again, detail);
         }
-        let mut late = Late::default();
+        let mut late = LateTally::default();
         for part in parts {
             let mut i = part.start;
             while i < part.end {
@@ -321,7 +332,7 @@ impl Track {
                     let used = self.counts && scene.policies.late == LatePolicy::Next;
                     late.add(k, (end - i) as u64, used);
                     if used {
-                        self.add_late(samples, i..end, scene.next_bin);
+                        self.add_late(k, samples, i..end, scene.next_bin);
                     }
                 } else {
                     self.put(k, samples, i..end);
@@ -333,36 +344,39 @@ impl Track {
     }
 
     fn put(&mut self, k: u64, samples: &Samples, at: Range<i128>) {
-        let row = |i: i128| (i - i128::from(samples.first_index)) as usize * self.channels;
+        let (channels, mask) = (self.channels, &self.mask);
+        let row = |i: i128| (i - i128::from(samples.first_index)) as usize * channels;
         let elements = row(at.start)..row(at.end);
-        let bin = self.open.at(k);
-        if bin.index.last().is_none_or(|last| *last < at.start) {
-            bin.rows.reserve(elements.len());
-            samples.tensor.range_f64(elements, |x| bin.rows.push(x));
-            bin.index.extend(at);
-        } else {
-            // A hole is filled: the rows go where their index belongs.
-            let place = bin.index.partition_point(|i| *i < at.start);
-            let mut rows = Vec::with_capacity(elements.len());
-            samples.tensor.range_f64(elements, |x| rows.push(x));
-            bin.rows.splice(place * self.channels..place * self.channels, rows);
-            bin.index.splice(place..place, at);
-        }
-        if !self.mask.is_empty() {
-            bin.mask(&self.mask);
-        }
+        self.open.change(k, |bin| {
+            if bin.index.last().is_none_or(|last| *last < at.start) {
+                bin.rows.reserve(elements.len());
+                samples.tensor.range_f64(elements, |x| bin.rows.push(x));
+                bin.index.extend(at);
+            } else {
+                // A hole is filled: the rows go where their index belongs.
+                let place = bin.index.partition_point(|i| *i < at.start);
+                let mut rows = Vec::with_capacity(elements.len());
+                samples.tensor.range_f64(elements, |x| rows.push(x));
+                bin.rows.splice(place * channels..place * channels, rows);
+                bin.index.splice(place..place, at);
+            }
+            if !mask.is_empty() {
+                bin.mask(mask);
+            }
+        });
     }
 
-    fn add_late(&mut self, samples: &Samples, at: Range<i128>, next_bin: u64) {
-        let row = |i: i128| (i - i128::from(samples.first_index)) as usize * self.channels;
+    /// Samples for the closed bin `k`, into the first that is open.
+    fn add_late(&mut self, k: u64, samples: &Samples, at: Range<i128>, next_bin: u64) {
         let channels = self.channels;
-        let bin = self.open.at(next_bin);
-        bin.late = true;
-        bin.extra.resize(channels, 0.0);
-        let mut c = 0;
-        samples.tensor.range_f64(row(at.start)..row(at.end), |x| {
-            bin.extra[c % channels] += if x.is_finite() { x } else { 0.0 };
-            c += 1;
+        let row = |i: i128| (i - i128::from(samples.first_index)) as usize * channels;
+        self.open.change(next_bin, |bin| {
+            bin.late.note(k, (at.end - at.start) as u64, channels);
+            let mut i = 0;
+            samples.tensor.range_f64(row(at.start)..row(at.end), |x| {
+                bin.late.add(i % channels, x);
+                i += 1;
+            });
         });
     }
 
@@ -379,12 +393,13 @@ impl Track {
             for part in parts {
                 let first = grid.bin_from_0(landing.place.ns_of(part.start)).max(scene.next_bin);
                 let last = grid.bin_from_0(landing.place.ns_of(part.end - 1));
-                (first..last + 1).for_each(|k| self.open.at(k).mask(&self.mask));
+                let (open, mask) = (&mut self.open, &self.mask);
+                (first..last + 1).for_each(|k| open.change(k, |bin| bin.mask(mask)));
             }
         }
         let whole = matches!(parts, [part] if *part == landing.at);
         let floor = self.cover.floor();
-        let (mut before, mut late) = (0, Late::default());
+        let (mut before, mut late) = (0, LateTally::default());
         for (unit, t) in spikes.unit.iter().zip(&spikes.t_ns) {
             let at = i128::from(*t);
             if at < floor && self.from_t0 {
@@ -393,15 +408,21 @@ impl Track {
             }
             let own = grid.bin_from_0(landing.place.ns_of(at));
             let is_late = own < scene.next_bin || !(whole || parts.iter().any(|part| part.contains(&at)));
-            let used = !is_late || scene.policies.late == LatePolicy::Next;
-            if is_late {
-                late.add(own, 1, used);
+            let unit = *unit as usize;
+            if !is_late {
+                self.open.change(own, |bin| {
+                    bin.rows.resize(channels, 0.0);
+                    bin.rows[unit] += 1.0;
+                });
+                continue;
             }
+            let used = scene.policies.late == LatePolicy::Next;
+            late.add(own, 1, used);
             if used {
-                let bin = self.open.at(own.max(scene.next_bin));
-                bin.rows.resize(channels, 0.0);
-                bin.rows[*unit as usize] += 1.0;
-                bin.late |= is_late;
+                self.open.change(own.max(scene.next_bin), |bin| {
+                    bin.late.note(own, 1, channels);
+                    bin.late.add(unit, 1.0);
+                });
             }
         }
         self.tell_before_start(before, "events", log);
@@ -425,31 +446,5 @@ fn length(ns: &Range<i128>, bins: &Range<u64>, scene: &Scene<'_>) -> Length {
         Length::Wide
     } else {
         Length::Short
-    }
-}
-
-/// Late data of one frame.
-#[derive(Default)]
-struct Late {
-    count: u64,
-    used: bool,
-    bins: Option<Range<u64>>,
-}
-
-impl Late {
-    fn add(&mut self, k: u64, count: u64, used: bool) {
-        self.count += count;
-        self.used = used;
-        let bins = self.bins.get_or_insert(k..k + 1);
-        *bins = bins.start.min(k)..bins.end.max(k + 1);
-    }
-
-    fn tell(self, signal: &SignalName, what: &str, next_bin: u64, log: &mut Log<'_>) {
-        let Some(bins) = self.bins else { return };
-        log.counts.late += self.count;
-        log.counts.dropped += if self.used { 0 } else { self.count };
-        let done = if self.used { format!("added to bin {next_bin} or later") } else { "left out".into() };
-        let detail = format!("{} {what} came late; they are {done}", self.count);
-        log.notice(EventKind::Late, Some(signal), Some(bins), self.count, detail);
     }
 }
