@@ -256,7 +256,7 @@ impl Aligner {
             log.notice(EventKind::BeforeStart, Some(&self.plan.signals[signal].name), None, 1, detail);
         }
         let mut log = Log { steps: out, counts: &mut self.counts, t_ns: now_ns };
-        self.tracks.iter_mut().for_each(|track| track.finish(&mut log));
+        self.tracks.iter_mut().for_each(|track| track.finish(self.next_bin, &mut log));
     }
 
     /// When `expire` has something to close, if nothing comes before.
@@ -291,6 +291,8 @@ impl Aligner {
             self.next_bin = closing.close(self.next_bin, room, &mut log);
             self.spare = closing;
         }
+        let mut log = Log { steps: out, counts: &mut self.counts, t_ns: now_ns };
+        self.tracks.iter_mut().for_each(|track| track.tell_stall(self.next_bin, &mut log));
         while self.waits.front().is_some_and(|(ready, _)| *ready <= self.next_bin) {
             self.waits.pop_front();
         }

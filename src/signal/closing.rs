@@ -61,7 +61,7 @@ impl Closing {
             None => Standing::Whole,
         }));
         for (track, standing) in room.tracks.iter_mut().zip(&self.standing) {
-            note_missing(track, *standing, k, log);
+            track.note_missing(*standing == Standing::Missing, k, log);
         }
         match self.skips(&room) {
             Some((to, resets)) => {
@@ -214,21 +214,6 @@ impl Closing {
     }
 }
 
-/// A signal begins or ends to be missing: one event per stall.
-fn note_missing(track: &mut Track, standing: Standing, k: u64, log: &mut Log<'_>) {
-    if standing != Standing::Missing {
-        track.missing_since = None;
-    } else if track.missing_since.is_none() {
-        track.missing_since = Some(k);
-        track.silent = !track.required;
-        let never = if track.epoch.is_none() { "nothing of it has come yet" } else { "it is behind" };
-        let detail = format!("bin {k} is closed without it: {never}");
-        log.notice(EventKind::SignalMissing, Some(&track.name), Some(k..k + 1), 1, detail);
-    } else {
-        track.silent = !track.required;
-    }
-}
-
 #[expect(clippy::too_many_arguments, reason = "one input in one bin: each says something else of it")]
 fn fill_or_row(
     feed: &mut Feed,
@@ -251,7 +236,7 @@ fn fill_or_row(
         }
         Standing::Missing if required => {
             *flags |= Flags::SIGNAL_MISSING | Flags::GAP_FILLED;
-            let since = track.missing_since.unwrap_or(k);
+            let since = track.missing.map_or(k, |missing| missing.since);
             let stalled_ns = i128::from(k + 1 - since) * i128::from(grid.width_ns.get());
             let held = stalled_ns <= i128::from(policies.max_gap_ns);
             feed.filled(came, if held { by_policy } else { Whole::Fill }, flags)

@@ -9,6 +9,7 @@ use super::log::Log;
 use super::open_bins::OpenBins;
 use super::pace::Pace;
 use super::refusal::Refusal;
+use super::stall::Missing;
 use super::stamps::Stamps;
 use crate::domain::frame::{Frame, FrameBody, Samples, Spikes};
 use crate::domain::ids::SignalName;
@@ -90,8 +91,8 @@ pub struct Track {
     pub epoch_owed: bool,
     /// After `reset` with scope `all`: the next frame may leave a gap or be late, whatever the policies say.
     pub forgiven: bool,
-    /// Bins closed without it since this one.
-    pub missing_since: Option<u64>,
+    /// Bins close without it.
+    pub missing: Option<Missing>,
     /// Not required, and silent: no bin waits for it.
     pub silent: bool,
     /// A new epoch begins with this bin.
@@ -133,7 +134,7 @@ impl Track {
             rejected_to: None,
             epoch_owed: false,
             forgiven: false,
-            missing_since: None,
+            missing: None,
             silent: false,
             restarts_at: None,
             from_t0: true,
@@ -183,10 +184,11 @@ impl Track {
     }
 
     /// The session ends: what still waits for a bin finds none.
-    pub fn finish(&mut self, log: &mut Log<'_>) {
+    pub fn finish(&mut self, next_bin: u64, log: &mut Log<'_>) {
         let mut late = self.open.take_handed_on();
         late.absorb(&mut self.open.take_late_from(0));
         self.drop_late(late, "the session ended", log);
+        self.tell_missing(next_bin, "it did not come back", log);
     }
 
     fn take_mask(&mut self, frame: &Frame) {

@@ -78,7 +78,9 @@ async fn after_wait_ms_bins_close_without_a_stalled_signal_held_then_by_its_fill
     line.end().await;
     let closed: v1::CloseReply = server.delete(&format!("/v1/sessions/{session}")).await.message();
     assert_eq!((closed.bins, closed.late, closed.dropped), (5, 3, 3));
-    assert_eq!(server.event(&run, "signal_missing").await.signal, "right");
+    let event = server.event(&run, "signal_missing").await;
+    assert_eq!((event.signal.as_str(), event.from_bin, event.to_bin), ("right", Some(1), Some(4)));
+    assert_eq!(event.count, 3, "bins of the stall");
 
     // By HTTP, bins that a wait has closed come first in the next answer.
     let rig = server.open(ask()).await;

@@ -362,6 +362,34 @@ fn after_wait_a_bin_closes_without_the_stalled_signal_held_then_filled_with_one_
 }
 
 #[test]
+fn a_stall_is_told_when_it_begins_and_when_it_ends_and_its_count_is_its_bins() {
+    let stalled = || {
+        let mut rig = two_signals(|_| {});
+        rig.push_to(1, spikes(0, W, &[]));
+        rig.push(rows(0, 2, &[1.0; 12])); // bins 1 to 5 close without the events
+        rig.expire(40_000_000);
+        rig.push(rows(6, 2, &[1.0; 4]));
+        rig.expire(80_000_000);
+        rig
+    };
+    let told = |rig: &Rig| -> Vec<(u64, u64, u64)> {
+        let told = rig.notices(EventKind::SignalMissing);
+        told.iter().map(|n| (n.from_bin.unwrap(), n.to_bin.unwrap(), n.count)).collect()
+    };
+    let mut rig = stalled();
+    assert_eq!(told(&rig), [(1, 6, 5)]);
+    rig.push_to(1, spikes(W, 9 * W, &[]));
+    rig.push(rows(8, 2, &[1.0; 2]));
+    assert_eq!(told(&rig), [(1, 6, 5), (6, 8, 2)]);
+    rig.finish();
+    assert_eq!(told(&rig).len(), 2);
+    let mut rig = stalled();
+    rig.finish();
+    assert_eq!(told(&rig), [(1, 6, 5), (6, 8, 2)]);
+    assert!(rig.notices(EventKind::SignalMissing)[1].detail.contains("did not come back"));
+}
+
+#[test]
 fn without_data_of_any_required_signal_no_bin_closes() {
     let mut rig = two_signals(|plan| plan.inputs[1].0.required = false);
     rig.push_to(1, spikes(0, 9 * W, &[]));
