@@ -441,3 +441,81 @@ pub fn output_message(spec: &OutputSpec) -> v1::OutputSpec {
         delay_ms: spec.delay_ms,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ask() -> v1::OpenRequest {
+        let signal = |name: &str, kind: &str, channels: Vec<v1::Channel>| v1::SignalSpec {
+            name: name.into(),
+            r#type: kind.into(),
+            channels,
+            bin_ms: (kind == "binned").then_some(10.0),
+            ..Default::default()
+        };
+        let channel = v1::Channel { name: "a".into(), ..Default::default() };
+        let signals = vec![signal("spikes", "binned", vec![channel]), signal("ttl", "markers", vec![])];
+        v1::OpenRequest { signals, ..Default::default() }
+    }
+
+    fn refused(change: impl FnOnce(&mut v1::OpenRequest)) -> (String, String, String) {
+        let mut ask = ask();
+        change(&mut ask);
+        let fault = resolve(&ask, &PipelineDefaults::default()).unwrap_err();
+        assert_eq!(fault.kind, Kind::Invalid);
+        (fault.tensor, fault.expected, fault.found)
+    }
+
+    fn said(field: &str, expected: &str, found: &str) -> (String, String, String) {
+        (field.into(), expected.into(), found.into())
+    }
+
+    #[test]
+    fn durations_end_where_nanoseconds_do_and_a_deadline_is_at_least_one() {
+        assert!(resolve(&ask(), &PipelineDefaults::default()).is_ok());
+        let bound = "below 9.2e12 ms (292 years)";
+        assert_eq!(refused(|ask| ask.wait_ms = Some(1e300)), said("wait_ms", bound, "1e300"));
+        assert_eq!(
+            refused(|ask| ask.signals[0].source_delay_ms = 1e300),
+            said("signals[0].source_delay_ms", bound, "1e300")
+        );
+        assert_eq!(
+            refused(|ask| ask.signals[0].bin_ms = Some(9.2e12)),
+            said("signals[0].bin_ms", bound, "9200000000000")
+        );
+        assert_eq!(
+            refused(|ask| ask.idle_timeout_s = Some(1e10)),
+            said("idle_timeout_s", "below 9.2e9 s (292 years)", "10000000000")
+        );
+        assert_eq!(
+            refused(|ask| ask.deadline_ms = Some(4e-7)),
+            said("deadline_ms", "at least 1 ns, which is 0.000001", "4e-7")
+        );
+        let mut least = ask();
+        least.deadline_ms = Some(1e-6);
+        assert_eq!(resolve(&least, &PipelineDefaults::default()).unwrap().deadline_ns, Some(1));
+    }
+
+    #[test]
+    fn a_static_input_is_finite_and_a_trial_starts_with_another_text_than_it_ends_with() {
+        let (dtype, shape, values) = ("f64".into(), vec![3], vec![0.0, 1.0, f64::INFINITY]);
+        let tensor = v1::Tensor { dtype, shape, values, ..Default::default() };
+        assert_eq!(
+            refused(|ask| drop(ask.r#static.insert("pos".into(), tensor))),
+            said("static.pos", "finite values", "NaN or infinity in element 2")
+        );
+        let trials = |start: &str, end: &str| v1::Trials {
+            signal: "ttl".into(),
+            start: start.into(),
+            end: end.into(),
+            key: None,
+        };
+        let (field, _, found) = refused(|ask| ask.trials = Some(trials("go", "go")));
+        assert_eq!((&field[..], &found[..]), ("trials.end", "`go` for both"));
+        assert_eq!(
+            refused(|ask| ask.trials = Some(trials("", "stop"))),
+            said("trials.start", "a marker's text", "nothing")
+        );
+    }
+}
