@@ -30,11 +30,19 @@ pub struct Limits {
 /// A request that fits its version.
 pub struct OneShot {
     version: Arc<ReadyVersion>,
-    /// In port order, each with `n` rows.
-    inputs: Vec<Tensor>,
+    /// In port order.
+    inputs: Vec<Input>,
     n: usize,
     /// Names as asked, and their ports.
     outputs: Vec<(String, usize)>,
+}
+
+/// What fills a port.
+enum Input {
+    /// As it was given, with all rows.
+    Whole(Tensor),
+    /// One row, the same for all.
+    Row(Tensor),
 }
 
 /// What a given name means.
@@ -97,8 +105,8 @@ impl OneShot {
         }
         let is_given: Vec<bool> = filled.iter().map(Option::is_some).collect();
         let inputs = filled.into_iter().enumerate().map(|(at, tensor)| match tensor {
-            Some(tensor) => Ok(tensor),
-            None => Ok(repeated(&ports[at], left_out(&version, at, &is_given)?, n)),
+            Some(tensor) => Ok(Input::Whole(tensor)),
+            None => left_out(&version, at, &is_given).map(Input::Row),
         });
         let inputs = inputs.collect::<Result<_, Fault>>()?;
         Ok(Self { version, inputs, n, outputs })
@@ -112,8 +120,15 @@ impl OneShot {
     /// Gives each row its place; there are as many as rows. Errors: `internal`.
     pub fn placed(self, places: Vec<Place>) -> Result<Placed, Fault> {
         let due = Instant::now() + DUE_AFTER;
-        let mut rows = rows_of(self.version.input_ports(), &self.inputs, self.n, due)
-            .map_err(|said| Fault::new(Kind::Internal, said))?;
+        let ports = self.version.input_ports();
+        // Here and not when it was bound: whoever finds no place costs nothing more.
+        let tensors = self.inputs.into_iter().zip(ports).map(|(input, port)| match input {
+            Input::Whole(tensor) => tensor,
+            Input::Row(row) => repeated(port, row, self.n),
+        });
+        let tensors: Vec<Tensor> = tensors.collect();
+        let mut rows =
+            rows_of(ports, &tensors, self.n, due).map_err(|said| Fault::new(Kind::Internal, said))?;
         rows.iter_mut().zip(places).for_each(|(row, place)| row.hold(place));
         Ok(Placed { version: self.version, rows, outputs: self.outputs })
     }
@@ -122,6 +137,7 @@ impl OneShot {
 /// A request whose rows may queue.
 pub struct Placed {
     version: Arc<ReadyVersion>,
+    #[expect(clippy::vec_box, reason = "a row goes to its lane and comes back by its box")]
     rows: Vec<Box<Row>>,
     outputs: Vec<(String, usize)>,
 }
@@ -153,6 +169,7 @@ impl Placed {
 /// A request whose rows were run.
 pub struct Answered {
     version: Arc<ReadyVersion>,
+    #[expect(clippy::vec_box, reason = "a row goes to its lane and comes back by its box")]
     rows: Vec<Box<Row>>,
     outputs: Vec<(String, usize)>,
 }
@@ -171,7 +188,10 @@ impl Answered {
 }
 
 /// Whoever waits for one row.
-struct Caller(Mutex<Option<oneshot::Sender<Result<Box<Row>, RowFault>>>>);
+struct Caller(Mutex<Option<oneshot::Sender<Back>>>);
+
+/// How a row came back.
+type Back = Result<Box<Row>, RowFault>;
 
 impl Owner for Caller {
     fn finished(self: Arc<Self>, mut row: Box<Row>, outcome: Result<Ran, RowFault>) -> Option<Onward> {
