@@ -329,12 +329,16 @@ impl Lane {
     fn list(self: &Arc<Self>, mut state: parking_lot::MutexGuard<'_, State>) {
         let is_to_mend = state.is_to_mend();
         let due = state.list();
+        let is_of_a_guest = state.queue.peek().is_some_and(|first| {
+            let row: &Row = first.as_ref();
+            row.is_of_a_guest()
+        });
         drop(state);
         if is_to_mend {
             self.core.mender.ask(Arc::clone(self));
         }
         if let Some(due) = due {
-            self.core.list(due, Arc::clone(self));
+            self.core.list(due, is_of_a_guest, Arc::clone(self));
         }
     }
 

@@ -31,6 +31,7 @@ impl Place {
     pub(super) fn on_lane(lane: Arc<Lane>, rows_per_s: f64) -> Self {
         let places = lane.demand.lock().add(rows_per_s);
         lane.reserve(places);
+        lane.core.places.fetch_add(1, Ordering::AcqRel);
         Self { of: Of::Lane { lane, rows_per_s } }
     }
 }
@@ -45,7 +46,10 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         match &self.of {
-            Of::Lane { lane, rows_per_s } => lane.demand.lock().remove(*rows_per_s),
+            Of::Lane { lane, rows_per_s } => {
+                lane.core.places.fetch_sub(1, Ordering::AcqRel);
+                lane.demand.lock().remove(*rows_per_s);
+            }
             Of::Guest(inside) => {
                 inside.fetch_sub(1, Ordering::AcqRel);
             }

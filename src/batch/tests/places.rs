@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use super::fake::*;
-use crate::batch::{Full, Guests, Refused};
+use crate::batch::{Full, Guests, Lane, Refused};
 
 #[test]
 fn guests_are_refused_at_once_when_all_places_are_taken() {
@@ -99,6 +99,38 @@ fn two_hundred_guests_on_eight_places_do_not_hold_up_a_session() {
     assert!(full.into_inner() > 0 && served.into_inner() > 0);
     let most = most.into_inner();
     assert!(most <= 9, "{most} rows waited at once on 8 guests' places and 1 session's");
+    assert_eq!(guests.inside(), 0);
+}
+
+#[test]
+fn while_a_session_is_open_one_of_several_workers_takes_no_guests() {
+    let (slow, quick, pool) = (Fake::new(), Fake::new(), pool(2));
+    let slow_lanes = [slow.lane(&pool, spec(1), 1), slow.lane(&pool, spec(1), 1)];
+    let lane = quick.lane(&pool, spec(1), 1);
+    let guests = Guests::new(4);
+    let (owner, told) = Teller::new();
+    let send = |lane: &Arc<Lane>| {
+        let mut row = row_due(1.0, GOOD, Instant::now(), 10_000);
+        row.hold(guests.enter(1).expect("a place").remove(0));
+        lane.submit(row, owner.clone(), false);
+    };
+    slow.gate.shut();
+    let place = lane.place().expect("the lane is open");
+    slow_lanes.iter().for_each(send);
+    slow.wait_running();
+    // One guest runs and does not end, the other waits: a worker is free for the session.
+    for _ in 0..3 {
+        lane.submit(row(2.0, GOOD), owner.clone(), false);
+        assert_eq!(next(&told).value(), 2.0);
+    }
+    assert_eq!(slow.running.load(Ordering::SeqCst), 1);
+    drop(place);
+    // Nobody is in: the next thing that happens lets the other one run, too.
+    lane.submit(row(3.0, GOOD), owner.clone(), false);
+    assert_eq!(next(&told).value(), 3.0);
+    until("both run", || slow.running.load(Ordering::SeqCst) == 2);
+    slow.gate.open();
+    all(&told, 2).into_iter().for_each(|mut told| drop(told.row.release()));
     assert_eq!(guests.inside(), 0);
 }
 
