@@ -10,6 +10,7 @@ mod live; // sessions and frames
 mod message; // bodies in and out
 mod models; // the registry, pipelines, one-shot inference
 mod openapi; // the document of all of it
+mod query; // what stands behind the `?`
 pub mod request; // an id, a span, a log line
 mod route; // a call, and what the document says of it
 mod state; // liveness, readiness, metrics
