@@ -14,8 +14,8 @@ use crate::engine::Engine;
 use crate::error::{Fault, Kind, clip, there_is};
 use crate::metrics::{Metrics, ModelState};
 use crate::pipeline::plan::Plan;
-use crate::registry::Registry;
 use crate::registry::shelf::{ModelRow, PipelineRow, VersionRow, VersionState};
+use crate::registry::{ReadyVersion, Registry};
 use crate::session::Meter;
 use crate::wire::v1;
 
@@ -133,6 +133,12 @@ impl Models {
         });
         let pinned = pinned.collect::<Result<Vec<_>, _>>()?;
         Plan::compile(&spec, pinned)
+    }
+
+    /// A version that serves; without a number the highest that is ready.
+    /// Errors: `not_found`, `invalid` (its fault), `unavailable` (loading, unloaded).
+    pub fn ready(&self, name: &str, number: Option<u32>) -> Result<Arc<ReadyVersion>, Fault> {
+        Ok(self.registry.version(name, number.map(Version))?)
     }
 
     /// Places in the lanes of a plan for a session of such bins. Errors: `overloaded`, `unavailable`.

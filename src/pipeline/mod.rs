@@ -5,3 +5,4 @@
 
 pub mod journey; // one session's bins, stage by stage
 pub mod plan; // what is fed by what
+pub mod oneshot; // one request without a session

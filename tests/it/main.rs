@@ -8,13 +8,16 @@ mod faults; // every kind of fault, on every road
 mod footprint; // memory
 mod gaps; // samples that never came
 mod golden; // numbers against numbers that others computed
+mod infer; // one-shot inference
 mod late; // data before, again, too late; a backlog
 mod layers; // who may know whom
 mod library; // the database file, looked at from beside
 mod live; // sessions and frames: the main road
 mod model_based; // random sessions against a plain model
 mod nan; // what is not finite, in and out
+mod openapi; // the document against real answers
 mod order; // which frame comes next
+mod outputs; // values of a run in every form
 mod overload; // more sessions than there is room for
 mod parity; // every road answers alike
 mod preprocess; // what a chain does to a stream
