@@ -17,6 +17,7 @@ pub mod library; // the queryable store
 pub mod sqlite; // the embedded library
 pub mod moving; // from journal to library, exactly once
 pub mod query; // library and journal's tail as one
+pub mod intake; // what a run took in, in order
 #[cfg(test)]
 pub(crate) mod testing; // runs and records made up for tests
 #[cfg(test)]
