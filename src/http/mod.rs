@@ -42,6 +42,7 @@ pub fn router(app: App) -> Router {
         .route("/v1/sessions/{session}", get(live::one).delete(live::close))
         .route("/v1/sessions/{session}/frames", post(live::frame))
         .route("/v1/sessions/{session}/reset", post(live::reset))
+        .route("/v1/sessions/{session}/clock", post(live::clock))
         .route("/v1/runs", get(library::runs))
         .route("/v1/runs/{run}", get(library::run))
         .route("/v1/runs/{run}/outputs/{output}", get(library::outputs))
