@@ -181,12 +181,13 @@ impl Track {
         at.start < self.cover.mark() && !repeated && i128::from(t) >= since(self.cover.mark()) - tolerance
     }
 
-    /// Start of a new epoch: whole bins after what was covered, as many as the server's clock says were lost.
+    /// Start of a new epoch: whole bins after what was covered, as many as the server's clock says were lost; never in a
+    /// bin that has closed meanwhile.
     fn restart_ns(&self, scene: &Scene<'_>) -> i128 {
         let lost_ns = (i128::from(scene.arrived_ns) - i128::from(self.last_arrival_ns)).max(0);
         let width = i128::from(scene.grid.width_ns.get());
         let covered = scene.grid.bin(self.mark_ns - 1) + 1;
-        scene.grid.t0_ns + (covered.max(scene.next_bin.into()) + lost_ns / width) * width
+        scene.grid.t0_ns + (covered + lost_ns / width).max(scene.next_bin.into()) * width
     }
 
     /// The epoch that begins with this frame, its clock as it was placed at open.

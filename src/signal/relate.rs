@@ -74,9 +74,8 @@ impl Track {
             return;
         }
         epoch.device0_ns += by;
-        if let Some(stamp) = &mut epoch.stamp0_ns {
-            *stamp += by;
-        }
+        // The next stamp is the first of the new reading.
+        epoch.stamp0_ns = None;
         if let Some(shift) = &mut epoch.shift {
             *shift -= by;
         }

@@ -98,6 +98,24 @@ fn a_declared_epoch_goes_on_with_k_and_its_gap_is_what_the_servers_clock_says() 
 }
 
 #[test]
+fn a_signal_that_comes_back_after_bins_have_closed_without_it_begins_where_the_servers_clock_is() {
+    let mut rig = two_signals(|_| {});
+    rig.push(rows(0, 2, &[1.0; 2]));
+    rig.push_to(1, spikes(0, W, &[]));
+    for k in 1..30 {
+        rig.now_ns = k * W;
+        rig.push(rows(k as u64, 2, &[1.0; 2]));
+        rig.expire(rig.now_ns);
+    }
+    assert_eq!(rig.aligner.next_bin(), 28);
+    let mut back = spikes(0, W, &[(0, 5)]);
+    back.epoch = true;
+    rig.push_to(1, back);
+    rig.push(rows(30, 2, &[1.0; 2]));
+    assert_eq!(rig.bin(30).inputs[1].values, [1.0], "not as far behind again as it was away");
+}
+
+#[test]
 fn a_step_back_of_the_index_is_a_restart_only_if_the_stamps_went_on() {
     let mut rig = Rig::binned(|_| {});
     rig.push(stamped(rows(u64::from(u32::MAX), 2, &[1.0; 2]), 0));
@@ -218,7 +236,8 @@ fn a_clock_that_is_set_moves_no_sample() {
             rig.push(spikes(k * W, (k + 1) * W, &[(0, k * W)]));
         }
         assert_eq!(eeg_by_bin(&rig), (0..9).map(|k| (k, k as f32)).collect::<Vec<_>>(), "by {by}");
-        assert_eq!(rig.notices(EventKind::ClockDisagrees).len(), 3, "until the step is believed");
+        let told: u64 = rig.notices(EventKind::ClockDisagrees).iter().map(|notice| notice.count).sum();
+        assert!((1..=3).contains(&told), "{told}: until the step is believed, not after");
     }
 }
 
