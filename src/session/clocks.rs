@@ -42,7 +42,7 @@ struct Kept {
 
 impl Kept {
     /// How far the clock may be from the truth at a server time (µs), if that must be told anew.
-    fn to_tell(&mut self, now_ns: i64) -> Option<f64> {
+    fn newly_told(&mut self, now_ns: i64) -> Option<f64> {
         let (_, uncertainty_us) = now(self.exchange.relation()?, now_ns);
         let holds = self.told.is_some_and(|(told_us, since_ns)| {
             let is_loose = uncertainty_us < told_us / 2.0 && now_ns.saturating_sub(since_ns) > TOLD_EVERY_NS;
@@ -127,7 +127,7 @@ impl Session {
                     known.push(clock);
                 }
             });
-            Fault::not_found("clock", name, known.into_iter())
+            Fault::not_found("clock", name, known)
         })
     }
 
@@ -181,7 +181,7 @@ impl Session {
         *told_from = from_bin.max(*told_from);
         let mut settings = Vec::new();
         for (clock, kept) in by_clock {
-            if let Some(told_us) = kept.to_tell(now_ns) {
+            if let Some(told_us) = kept.newly_told(now_ns) {
                 let name = format!("clock.{clock}.uncertainty_us");
                 settings.push(v1::Setting { from_bin: *told_from, name, value: told_us.ceil().to_string() });
             }

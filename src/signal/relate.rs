@@ -15,7 +15,8 @@ impl Aligner {
         let anchor = self.by_signal[self.anchor];
         for (t, track) in self.tracks.iter_mut().enumerate() {
             let own = track.placed == Placed::Session && clock == self.clocks.session_clock();
-            if !own && !(track.placed == Placed::Exchange && track.clock == clock) {
+            let others = track.placed == Placed::Exchange && track.clock == clock;
+            if !own && !others {
                 continue;
             }
             let moved = by != 0 && track.read_before(&relation, by);

@@ -242,6 +242,28 @@ fn a_clock_that_is_set_moves_no_sample() {
 }
 
 #[test]
+fn a_device_that_was_away_and_whose_clock_went_on_comes_back_to_its_place() {
+    let mut rig = two_clocks();
+    for k in 0..40 {
+        rig.now_ns = 1_000_000_000 + (k + 1) * W;
+        rig.push(spikes(k * W, (k + 1) * W, &[]));
+        // Row k - 1 begins in the middle of bin k - 1. Away are rows 9 to 28; its counter then restarts.
+        if (1..10).contains(&k) || k >= 30 {
+            let index = if k < 30 { k - 1 } else { k - 30 };
+            let row = rows(index as u64, 1, &[(k - 1) as f32]);
+            rig.push_to(1, Frame { epoch: k == 30, ..stamped(row, (k - 1) * W + W / 2) });
+        }
+        if k == 33 {
+            rig.relate("eeg", 1_000_000_000, 0);
+        }
+        rig.expire(rig.now_ns);
+    }
+    let back: Vec<(u64, f32)> = eeg_by_bin(&rig).into_iter().filter(|(k, _)| *k >= 30).collect();
+    assert_eq!(back, (30..39).map(|k| (k, k as f32)).collect::<Vec<_>>());
+    assert_eq!((rig.aligner.counts().late, rig.notices(EventKind::ClockEpoch).len()), (0, 1));
+}
+
+#[test]
 fn a_session_whose_own_clock_is_set_goes_on_and_takes_the_others_along() {
     let mut first = binned_signal(&["a"]);
     first.name = "spikes".into();
