@@ -5,6 +5,7 @@
 use super::aligner::Aligner;
 use super::clock::{Clocks, Relation};
 use super::refusal::Refusal;
+use super::stamps::Stamps;
 use super::track::{Placed, Track};
 use crate::domain::signal::{ClockBy, SignalSpec};
 
@@ -76,7 +77,7 @@ impl Track {
         }
         epoch.device0_ns += by;
         // The next stamp is the first of the new reading.
-        epoch.stamp0_ns = None;
+        epoch.stamps = Stamps::default();
         if let Some(shift) = &mut epoch.shift {
             *shift -= by;
         }
