@@ -7,9 +7,8 @@
 //! Little-endian. `first_at` numbers the row's first `Frame` or `Act` in its run's order; each further one counts
 //! up. A kind's payload is never changed: another payload is another kind. Text is its length (u32) and UTF-8.
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes};
 
-use super::query::KeptFrame;
 use super::record::{Annotation, OutputColumn, Record, Since};
 use super::run::{Close, RunHead};
 use crate::domain::ids::SignalName;
@@ -394,35 +393,6 @@ impl Payload {
 /// A dtype's place in `Dtype::ALL`, which is the wire's list and so is never reordered.
 fn code_of_dtype(dtype: Dtype) -> u8 {
     Dtype::ALL.iter().position(|&known| known == dtype).unwrap_or(0) as u8
-}
-
-/// Before the bytes of each frame in a pack: place, seq, arrival, `bins_until`, length.
-const PACKED_BYTES: usize = 8 + 8 + 8 + 8 + 4;
-
-/// Appends a frame to those of its track: place u64, seq u64, arrival i64, `bins_until` u64, length u32, bytes.
-pub(super) fn pack_frame(pack: &mut BytesMut, frame: &KeptFrame) {
-    pack.put_u64_le(frame.at);
-    pack.put_u64_le(frame.seq);
-    pack.put_i64_le(frame.arrived_ns);
-    pack.put_u64_le(frame.bins_until);
-    pack.put_u32_le(frame.bytes.len() as u32);
-    pack.put_slice(&frame.bytes);
-}
-
-/// The next frame of a pack; `Ok(None)` at its end.
-pub(super) fn unpack_frame(pack: &mut Bytes) -> Result<Option<KeptFrame>, CodecError> {
-    if pack.is_empty() {
-        return Ok(None);
-    }
-    if pack.len() < PACKED_BYTES {
-        return Err(CodecError::Short);
-    }
-    let (at, seq, arrived_ns) = (pack.get_u64_le(), pack.get_u64_le(), pack.get_i64_le());
-    let (bins_until, length) = (pack.get_u64_le(), pack.get_u32_le() as usize);
-    if pack.len() < length {
-        return Err(CodecError::Short);
-    }
-    Ok(Some(KeptFrame { at, seq, arrived_ns, bins_until, bytes: pack.split_to(length) }))
 }
 
 /// Eight tables, so that eight bytes are taken per step; table 0 is the usual one.

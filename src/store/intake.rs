@@ -6,7 +6,8 @@ use super::Store;
 use super::codec;
 use super::error::StoreError;
 use super::extent::Track;
-use super::query::{Frames, KeptFrame, odd};
+use super::pack::KeptFrame;
+use super::query::{Frames, odd};
 use crate::domain::ids::RunId;
 use crate::signal::act::Act;
 

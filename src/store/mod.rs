@@ -11,6 +11,7 @@ pub mod codec; // a journal row's bytes
 pub mod file; // the local SQLite file
 pub mod journal; // what must not be lost, in one order
 pub mod extent; // unbroken bins, and how they lie in chunks
+pub mod pack; // frames, as they lie in the library
 pub mod event; // events, merged
 pub mod transfer; // the sum of some journal rows
 pub mod library; // the queryable store

@@ -8,11 +8,12 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
-use super::codec;
+use super::codec::CodecError;
 use super::error::StoreError;
 use super::event::{EventEntry, EventLog};
 use super::extent::{Extent, Track, bins_per_chunk};
 use super::journal::Row;
+use super::pack::{self, KeptFrame};
 use super::record::Annotation;
 use super::run::{RunFilter, RunPage, RunRecord, RunState};
 use super::transfer::Transfer;
@@ -60,21 +61,6 @@ impl Stretch {
         }
         Some(Stretch { row_bytes: (dims.len() * size) as u32, values: values.into(), ..self.clone() })
     }
-}
-
-/// A frame of a run as the session gave it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct KeptFrame {
-    /// Its place in the session's order, over all signals and acts.
-    pub at: u64,
-    /// Its number in its signal; 0 for an act.
-    pub seq: u64,
-    /// When it came (Unix ns); 0 for an act.
-    pub arrived_ns: i64,
-    /// One past the last bin that it closed; 0 for an act.
-    pub bins_until: u64,
-    /// As the session encoded it; an act as `codec` does.
-    pub bytes: Bytes,
 }
 
 impl Store {
@@ -365,7 +351,7 @@ impl Frames {
     pub(super) async fn next(&mut self) -> Result<Option<KeptFrame>, StoreError> {
         loop {
             let pack = if self.in_library { &mut self.pack } else { &mut self.tail };
-            match codec::unpack_frame(pack).map_err(odd)? {
+            match pack::unpack_frame(pack).map_err(odd)? {
                 Some(frame) if self.after.is_some_and(|after| frame.at <= after) => {}
                 Some(frame) => {
                     self.after = Some(frame.at);
@@ -385,6 +371,6 @@ impl Frames {
 }
 
 /// What stands among a run's frames is not what was written there.
-pub(super) fn odd(error: codec::CodecError) -> StoreError {
+pub(super) fn odd(error: CodecError) -> StoreError {
     StoreError::Inconsistent { table: "frame_chunk", column: "bytes", found: error.to_string() }
 }

@@ -10,7 +10,7 @@ use bytes::{Bytes, BytesMut};
 use super::codec::{self, Placed};
 use super::extent::{Extent, Track, cut_into_chunks, join};
 use super::journal::Row;
-use super::query::KeptFrame;
+use super::pack::{self, KeptFrame};
 use super::record::{Annotation, Record, Since};
 use super::run::{Close, Recording, RunHead, RunRecord, RunState};
 use crate::domain::ids::RunId;
@@ -63,7 +63,7 @@ pub struct FramePack {
     pub first_at: u64,
     /// How many.
     pub n: u32,
-    /// Packed as `codec` says.
+    /// Packed as `pack` says.
     pub bytes: Bytes,
 }
 
@@ -119,7 +119,7 @@ impl Transfer {
         let mut pack = |track, frame: KeptFrame| {
             let (_, n, pack) = packs.entry(track).or_insert((frame.at, 0, BytesMut::new()));
             *n += 1;
-            codec::pack_frame(pack, &frame);
+            pack::pack_frame(pack, &frame);
         };
         let at = at.unwrap_or(0);
         match record {

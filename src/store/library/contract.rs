@@ -6,6 +6,7 @@ use crate::domain::output::EventKind;
 use crate::store::codec;
 use crate::store::extent::{Track, bins_per_chunk};
 use crate::store::journal::Row;
+use crate::store::pack;
 use crate::store::record::{Annotation, Record, Since};
 use crate::store::run::{Close, Owner, Recording, RunEdit, RunFilter, RunHead, RunState};
 use crate::store::testing::{bins, event, frame, head, relate};
@@ -240,7 +241,7 @@ pub async fn frames_come_pack_by_pack<B: Bench>() {
     take(bench.library(), &[first, second]).await;
     let (mut after, mut found) = (None, Vec::new());
     while let Some(mut pack) = bench.library().frames(head.run, Track(0), after).await.unwrap() {
-        while let Some(frame) = codec::unpack_frame(&mut pack.bytes).unwrap() {
+        while let Some(frame) = pack::unpack_frame(&mut pack.bytes).unwrap() {
             assert_eq!(frame.bytes, format!("frame 0/{}", frame.seq));
             assert_eq!(frame.arrived_ns, 1_000 + frame.seq as i64);
             found.push((frame.at, frame.seq, frame.bins_until));
@@ -250,7 +251,7 @@ pub async fn frames_come_pack_by_pack<B: Bench>() {
     assert_eq!(found, [(100, 0, 1), (102, 1, 2), (201, 2, 3)]);
     let mut acts = bench.library().frames(head.run, Track::OWN, None).await.unwrap().unwrap();
     assert_eq!((acts.first_at, acts.n), (200, 1));
-    let act = codec::unpack_frame(&mut acts.bytes).unwrap().unwrap();
+    let act = pack::unpack_frame(&mut acts.bytes).unwrap().unwrap();
     assert_eq!(codec::act(act.bytes).unwrap(), relate("amp"));
 }
 
