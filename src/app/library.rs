@@ -251,7 +251,11 @@ fn info(record: &RunRecord) -> Result<v1::RunInfo, Fault> {
         started_ns: head.started_ns,
         ended_ns: record.ended_ns,
         recording: record.recording.word().into(),
-        settings: Vec::new(),
+        settings: record
+            .settings
+            .iter()
+            .map(|since| wire::json::read(since.body.as_bytes()))
+            .collect::<Result<_, _>>()?,
     })
 }
 

@@ -36,8 +36,8 @@ use route::{Content, Route};
 fn routes() -> Vec<Route> {
     use v1::{
         CloseReply, EventsReply, Frame, InferReply, InferRequest, LoadRequest, ModelInfo, ModelVersion,
-        ModelsReply, OpenReply, OpenRequest, Output, OutputsReply, PipelinesReply, ReadyReply, ResetReply,
-        ResetRequest, RunInfo, RunsReply, SessionInfo, SessionsReply,
+        ModelsReply, OpenReply, OpenRequest, Output, OutputsReply, PipelinesReply, ProbeReply, ProbeRequest,
+        ReadyReply, ResetReply, ResetRequest, RunInfo, RunsReply, SessionInfo, SessionsReply,
     };
     let later = |path, says| Route::later(Method::POST, path, says);
     let document = || Content::Of(&["application/json"]);
@@ -78,6 +78,9 @@ fn routes() -> Vec<Route> {
         Route::post("/v1/sessions/{session}/reset", "Starts the state anew", live::reset)
             .takes::<ResetRequest>()
             .answers::<ResetReply>(200),
+        Route::post("/v1/sessions/{session}/clock", "Two of the four stamps of a clock probe", live::clock)
+            .takes::<ProbeRequest>()
+            .answers::<ProbeReply>(200),
         later("/v1/sessions/{session}/snapshot", "snapshot: keeping a session's whole state"),
         later("/v1/sessions/{session}/fork", "fork: a second session from a session's state"),
         later("/v1/sessions/{session}/switch", "switch: another version between two bins"),

@@ -48,6 +48,7 @@ impl Session {
                     self.meter.bins(Outcome::Skipped, bins);
                     self.note(core, Record::Skipped { from_bin: to - bins, to_bin: to });
                 }
+                Work::Act(act) => self.record_act(core, act),
                 Work::End => {
                     if let Some(end) = core.ends.pop_front() {
                         self.answer(core, end);

@@ -9,9 +9,12 @@ pub mod op; // preprocessing as a manifest declares it
 pub mod refusal; // what is refused at open and while streaming
 pub mod step; // what leaves: bins, skipped bins, notices
 pub mod aligner; // frames in, bins out: the door of this room
+pub mod act; // what else is done to it, and done again by replay
 mod shape; // whether a frame is what its signal announced
 mod landing; // where a frame lies, before anything changes
+pub mod exchange; // probes to a clock's relation
 pub mod clock; // device time on the session's clock
+mod relate; // what a new relation changes
 pub mod pace; // the exact step of a stream
 mod grid; // bins in 128 bits
 mod stamps; // whether stamps agree with the index

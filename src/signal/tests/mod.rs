@@ -1,6 +1,7 @@
 //! The promises of this room, one by one, through its door.
 
 mod clocks; // time: t0, other clocks, epochs, stamps
+mod drift; // two clocks that drift, for minutes
 mod gaps; // what was lost, is late, came again, stalls
 mod streams; // properties over many streams
 mod values; // what is in a row: dtypes, masks, NaN, preprocessing
