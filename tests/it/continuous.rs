@@ -11,7 +11,7 @@ use latentd::wire::{tensor, v1};
 
 /// A model that gives back what it is given: input `lfp` of `values` per bin. `more`: further keys of its input.
 fn identity(name: &'static str, values: usize, more: &str) -> Model {
-    let dims = ["batch".into(), (values as i64).into()];
+    let dims = ["batch".into(), values.into()];
     let graph = GraphBuilder::new(name)
         .input("x", Dtype::F32, &dims)
         .node("Identity", &["x"], &["y"])
@@ -229,7 +229,7 @@ async fn masked_channels_and_values_that_are_not_finite_are_in_no_reference() {
 async fn crossings_are_counted_once_the_thresholds_are_frozen_and_an_event_shows_them() {
     let more = r#"bin_ms = 10
 channels = 2
-preprocess = [{ op = "threshold_crossings", low_hz = 250.0, high_hz = 900.0, order = 2, times = -4.0, calibrate_s = 0.1 }]"#;
+preprocess = [{ op = "threshold_crossings", low_hz = 250.0, high_hz = 900.0, order = 2, times = -4.0, calibrate_s = 0.1, refractory_ms = 5.0 }]"#;
     let server = Setup::bare().model(identity("spikes", 2, more)).start().await;
     let rig = server.open(recorded(pipeline("spikes", [lfp(2000, &["quiet", "dead"])]))).await;
     // Noise of ±3 on an offset of 4,000, a spike every 40 samples of the second half; the other channel stands still.
@@ -252,7 +252,7 @@ preprocess = [{ op = "threshold_crossings", low_hz = 250.0, high_hz = 900.0, ord
     rig.close().await;
     let frozen = server.event(&run, "stats_frozen").await;
     assert_eq!((frozen.signal.as_str(), frozen.from_bin, frozen.count), ("lfp", Some(9), 2));
-    says(&frozen.detail, &["thresholds", "0 at -"]);
+    says(&frozen.detail, &["thresholds", "quiet at -"]);
     assert_eq!(server.event(&run, "flat_channel").await.count, 1);
     server.stop().await;
 }
@@ -277,8 +277,8 @@ async fn delays_add_up_in_what_open_answers_and_rates_and_corners_that_do_not_fi
     assert!((delay_ms - (95.560_963_209_587_47 + 62.5 * (1.0 - a) / a)).abs() < 1e-6, "{delay_ms}");
     rig.close().await;
     let refused = |ask| async { server.try_open(ask).await.err().unwrap() };
-    let answer = refused(pipeline("free", [lfp(24, &["a"])])).await;
-    answer.is(422, "invalid", &["lfp", "preprocess[0].high_hz", "12 Hz", "12.1"]);
+    let answer = refused(pipeline("free", [lfp(16, &["a"])])).await;
+    answer.is(422, "invalid", &["lfp", "preprocess[0].high_hz", "8 Hz", "12.1"]);
     for (model, parts) in [
         ("zero", &["model.toml", "input[0].preprocess[0].order", "1 to 64", "0"][..]),
         ("wide", &["model.toml", "input[0].preprocess[0].high_hz", "10 Hz", "12.1"]),

@@ -215,6 +215,13 @@ impl Sheet<'_> {
                     "nothing",
                 );
             }
+            if input.kind == InputType::Latent && !input.preprocess.is_empty() {
+                self.wrong(
+                    format!("input[{i}].preprocess"),
+                    "no ops with type latent: what a stage gives is taken as it is",
+                    format!("{} of them", input.preprocess.len()),
+                );
+            }
             if let Some(kind) = input.kind.signal()
                 && let Err(error) = crate::signal::chain::check_places(&input.preprocess, kind)
             {
