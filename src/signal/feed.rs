@@ -90,9 +90,9 @@ impl Feed {
     }
 
     /// The row of a bin that came whole. `bin`: `None` where no event came.
-    pub fn row(&mut self, mut bin: Option<&mut OpenBin>, nan: NanPolicy, flags: &mut Flags) -> InputRow {
-        self.lay_out(bin.as_deref_mut());
-        self.chain.sample(&mut self.rows, bin.as_deref().map_or(&[], |bin| &bin.index));
+    pub fn row(&mut self, bin: Option<&OpenBin>, nan: NanPolicy, flags: &mut Flags) -> InputRow {
+        self.lay_out(bin);
+        self.chain.sample(&mut self.rows, bin.map_or(&[], |bin| &bin.index));
         let mut values = std::mem::take(&mut self.values);
         self.chain.bin(&self.rows, &mut values);
         let row = self.finish(&values, nan, flags);
@@ -100,15 +100,13 @@ impl Feed {
         row
     }
 
-    /// Raw samples to rows of the input; what is masked or not finite is NaN there and noted.
-    fn lay_out(&mut self, bin: Option<&mut OpenBin>) {
+    /// Raw samples to rows of the input; what is masked, or not finite as f32, is NaN there and noted.
+    fn lay_out(&mut self, bin: Option<&OpenBin>) {
         self.rows.clear();
         self.state.clear();
         self.state.resize(self.montage.channels(), Value::Good);
         let mut masked: &[bool] = &[];
         if let Some(bin) = bin {
-            let last = bin.rows.len().saturating_sub(self.nothing.len());
-            bin.rows[last..].iter_mut().zip(bin.extra.drain(..)).for_each(|(x, late)| *x += late);
             bin.rows.chunks_exact(self.nothing.len()).for_each(|raw| self.montage.apply(raw, &mut self.rows));
             masked = &bin.masked;
         }
@@ -124,7 +122,8 @@ impl Feed {
             }
         }
         // Most bins are whole: a look at all values at once is cheaper than at each.
-        let lacks = |values: &[f64]| values.iter().fold(false, |lacks, x| lacks | x.is_nan());
+        let is_far = |x: &f64| x.is_nan() || x.abs() >= f64::from(f32::MAX);
+        let lacks = |values: &[f64]| values.iter().fold(false, |lacks, x| lacks | is_far(x));
         if self.state.iter().all(|state| *state == Value::Good) && !self.rows.chunks(256).any(lacks) {
             return;
         }
@@ -132,14 +131,22 @@ impl Feed {
             for (x, state) in row.iter_mut().zip(&mut self.state) {
                 match state {
                     Value::Masked => *x = f64::NAN,
-                    _ if x.is_nan() => *state = Value::NotFinite,
-                    _ => {}
+                    _ if (*x as f32).is_finite() => {}
+                    _ => (*x, *state) = (f64::NAN, Value::NotFinite),
                 }
             }
         }
     }
 
     fn finish(&mut self, values: &[f64], nan: NanPolicy, flags: &mut Flags) -> InputRow {
+        for (j, value) in values.iter().enumerate() {
+            // NaN: the chain gives no value. Beyond f32: it gives one that the model cannot be given.
+            if !value.is_nan() && !(*value as f32).is_finite() {
+                for c in self.chain.origins(j) {
+                    self.state[*c] = self.state[*c].max(Value::NotFinite);
+                }
+            }
+        }
         let all_good = self.state.iter().all(|state| *state == Value::Good);
         let warming_up = self.chain.warming_up();
         let mut masked = false;
@@ -183,7 +190,7 @@ impl Feed {
     }
 
     /// The row of a bin that did not come, or not whole. Samples that came are seen by ops before `bin`, and by no other.
-    pub fn filled(&mut self, bin: Option<&mut OpenBin>, how: Whole, flags: &mut Flags) -> InputRow {
+    pub fn filled(&mut self, bin: Option<&OpenBin>, how: Whole, flags: &mut Flags) -> InputRow {
         self.pass(bin, 1);
         if self.chain.warming_up() {
             *flags |= Flags::WARMING_UP;
@@ -206,19 +213,19 @@ impl Feed {
     }
 
     /// The row of an input that is not required and has nothing.
-    pub fn absent(&mut self, bin: Option<&mut OpenBin>) -> InputRow {
+    pub fn absent(&mut self, bin: Option<&OpenBin>) -> InputRow {
         self.pass(bin, 1);
         InputRow { values: Vec::new(), mask: Vec::new(), present: false }
     }
 
     /// `bins` bins are over without a row of their own.
-    pub fn pass(&mut self, mut bin: Option<&mut OpenBin>, bins: u64) {
-        let came = bin.as_ref().map_or(0, |bin| bin.index.len());
+    pub fn pass(&mut self, bin: Option<&OpenBin>, bins: u64) {
+        let came = bin.map_or(0, |bin| bin.index.len());
         self.state.clear();
         self.state.resize(self.montage.channels(), Value::Good);
         if came > 0 {
-            self.lay_out(bin.as_deref_mut());
-            self.chain.sample(&mut self.rows, bin.as_deref().map_or(&[], |bin| &bin.index));
+            self.lay_out(bin);
+            self.chain.sample(&mut self.rows, bin.map_or(&[], |bin| &bin.index));
         }
         let samples = self.chain.samples_per_bin().saturating_mul(bins).saturating_sub(came as u64);
         self.chain.pass(bins, samples);
