@@ -10,8 +10,8 @@ use crate::signal::op::PowerScale;
 use crate::signal::pace::Pace;
 use crate::signal::refusal::OpError;
 
-/// Longest window in samples; a longer one is a slip in the manifest.
-const MAX_SAMPLES: f64 = 1_000_000.0;
+/// Most samples of all channels' windows: 512 MiB. More is a slip in the manifest.
+const MAX_SAMPLES: usize = 1 << 26;
 /// How far beside a band's edge, relative to it, a frequency still lies on it.
 const EDGE: f64 = 1e-9;
 
@@ -52,10 +52,11 @@ impl BandPower {
         pace: Pace,
         columns: &mut Columns,
     ) -> Result<(Self, f64), OpError> {
-        let fs_hz = pace.hz();
+        let (fs_hz, channels) = (pace.hz(), columns.count());
         let samples = (window_ms * fs_hz / 1e3 + 0.5).floor();
-        if samples > MAX_SAMPLES {
-            let expected = format!("at most {MAX_SAMPLES} samples");
+        let most = MAX_SAMPLES / channels.max(1);
+        if samples > most as f64 {
+            let expected = format!("at most {most} samples of {channels} channels");
             return Err(OpError::new("window_ms", expected, format!("{window_ms} ms, which are {samples}")));
         }
         let n = (samples as usize).max(1);
@@ -78,7 +79,6 @@ impl BandPower {
         let ranges = ranges.collect::<Result<Vec<_>, OpError>>()?;
         let taper: Vec<f64> = (0..n).map(|j| 0.5 - 0.5 * (2.0 * PI * j as f64 / n as f64).cos()).collect();
         let weight: f64 = taper.iter().map(|w| w * w).sum();
-        let channels = columns.count();
         columns.split(bands);
         let power = Self {
             n,
