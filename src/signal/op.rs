@@ -8,6 +8,9 @@ use crate::error::clip;
 /// Highest order of a filter; beyond it second-order sections in f64 say nothing any more.
 const MAX_ORDER: u32 = 64;
 
+/// Most notches of one op; more is a slip in the manifest.
+const MAX_HARMONICS: u32 = 1_000;
+
 /// One op of a chain. Formulas, edge cases and delays: docs/MODELS.md.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(tag = "op", rename_all = "snake_case", deny_unknown_fields)]
@@ -130,10 +133,11 @@ impl Op {
             }
             Op::Notch { hz, .. } if !positive(*hz) => wrong("hz", "a finite number > 0", hz.to_string()),
             Op::Notch { q, .. } if !positive(*q) => wrong("q", "a finite number > 0", q.to_string()),
-            Op::Notch { harmonics: 0, .. } => {
-                wrong("harmonics", "1 or more (the fundamental counts)", "0".into())
+            Op::Notch { harmonics: 1..=MAX_HARMONICS, .. } => Ok(()),
+            Op::Notch { harmonics, .. } => {
+                let expected = format!("1 to {MAX_HARMONICS} (the fundamental counts)");
+                wrong("harmonics", &expected, harmonics.to_string())
             }
-            Op::Notch { .. } => Ok(()),
             Op::Decimate { factor: factor @ (0 | 1), .. } => {
                 wrong("factor", "a whole number, 2 or more", factor.to_string())
             }
@@ -238,8 +242,10 @@ fn check_corners(low_hz: f64, high_hz: f64) -> Result<(), OpError> {
 fn check_reference(kind: ReferenceKind, by: Option<&str>, pairs: &[(String, String)]) -> Result<(), OpError> {
     let bipolar = kind == ReferenceKind::Bipolar;
     match by {
-        Some(by) if bipolar => return Err(OpError::new("by", "nothing with kind = \"bipolar\"", by)),
-        Some(by) if by != "group" => return Err(OpError::new("by", "\"group\"", clip(by))),
+        Some(by) if bipolar => {
+            return Err(OpError::new("by", "nothing with kind = \"bipolar\"", format!("`{}`", clip(by))));
+        }
+        Some(by) if by != "group" => return Err(OpError::new("by", "\"group\"", format!("`{}`", clip(by)))),
         _ => {}
     }
     if bipolar == pairs.is_empty() {
