@@ -15,7 +15,7 @@ use crate::registry::pipelines::{PipelineSpec, Source as FedBy};
 use crate::registry::ready::ReadyVersion;
 use crate::registry::surface::{BoundInput, Initial};
 use crate::signal::input::{ChannelSpec, Fill, InputChannels, InputSpec};
-use crate::signal::op::Op;
+use crate::signal::op::{Op, channels_for};
 use crate::signal::trial::ResetOn;
 
 /// A pipeline, ready to be travelled. It keeps the versions that it was compiled against alive.
@@ -407,7 +407,12 @@ impl PlanInput {
                     .collect(),
             ),
             // Ports have fixed rows: a model of any montage takes as many channels as its graph has.
-            (None, Some(Channels::Any | Channels::Count(_)) | None) => InputChannels::Count(bound.channels),
+            // Where a chain makes other values of them, so many as make a row, or as the manifest says.
+            (None, Some(Channels::Count(n))) => InputChannels::Count(*n as usize),
+            (None, Some(Channels::Any) | None) => match channels_for(&input.preprocess, bound.channels) {
+                Some(n) => InputChannels::Count(n),
+                None => InputChannels::Any,
+            },
         };
         Ok(Self {
             signal,

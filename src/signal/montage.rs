@@ -33,8 +33,19 @@ pub struct Montage {
     sources: Vec<Source>,
     /// Where the terms of channel c end; they begin where those of c − 1 end. None: the channel is absent.
     ends: Vec<usize>,
+    /// How a row is laid out.
+    layout: Layout,
+}
+
+/// The quickest way to lay out a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Layout {
     /// Every channel is the signal's at the same place, raw as it is.
-    plain: bool,
+    Plain,
+    /// Every channel has one source.
+    OneEach,
+    /// Sums, and absent channels.
+    Sums,
 }
 
 impl Montage {
@@ -90,8 +101,12 @@ impl Montage {
             .collect();
         let as_it_is = |(c, s): (usize, &Source)| s.channel == c && s.gain == 1.0 && s.offset == 0.0;
         let one_each = ends.iter().enumerate().all(|(c, end)| *end == c + 1);
-        let plain = ends.len() == have && one_each && sources.iter().enumerate().all(as_it_is);
-        Ok(Self { sources, ends, plain })
+        let layout = match ends.len() == have && sources.iter().enumerate().all(as_it_is) {
+            true if one_each => Layout::Plain,
+            _ if one_each => Layout::OneEach,
+            _ => Layout::Sums,
+        };
+        Ok(Self { sources, ends, layout })
     }
 
     /// Channels of the input.
@@ -117,15 +132,18 @@ impl Montage {
     /// One raw row of the signal to one row of the input, appended to `out`. What is not finite, and what is absent,
     /// is NaN.
     pub fn apply(&self, raw: &[f64], out: &mut Vec<f64>) {
-        if self.plain {
-            out.extend(raw.iter().map(|&x| if x.is_finite() { x } else { f64::NAN }));
-            return;
+        let known = |x: f64| if x.is_finite() { x } else { f64::NAN };
+        match self.layout {
+            Layout::Plain => out.extend(raw.iter().map(|&x| known(x))),
+            Layout::OneEach => {
+                out.extend(self.sources.iter().map(|s| known(raw[s.channel] * s.gain + s.offset)));
+            }
+            Layout::Sums => out.extend((0..self.channels()).map(|c| {
+                let terms = self.terms(c);
+                let sum: f64 = terms.iter().map(|s| raw[s.channel] * s.gain + s.offset).sum();
+                if terms.is_empty() { f64::NAN } else { known(sum) }
+            })),
         }
-        out.extend((0..self.channels()).map(|c| {
-            let terms = self.terms(c);
-            let sum: f64 = terms.iter().map(|s| raw[s.channel] * s.gain + s.offset).sum();
-            if sum.is_finite() && !terms.is_empty() { sum } else { f64::NAN }
-        }));
     }
 }
 
