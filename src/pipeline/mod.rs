@@ -5,3 +5,5 @@
 
 pub mod journey; // one session's bins, stage by stage
 pub mod plan; // what is fed by what
+pub mod input; // what a streamed input asks of its signal
+mod window; // the last bins of a stage that takes several

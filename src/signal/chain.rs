@@ -54,13 +54,17 @@ impl Chain {
     pub fn new(ops: &[Op], site: ChainSite<'_>) -> Result<Self, SignalError> {
         let bins: Vec<usize> =
             ops.iter().enumerate().filter(|(_, op)| matches!(op, Op::Bin { .. })).map(|(i, _)| i).collect();
-        let sampled = site.kind == SignalType::Continuous;
+        let implied = match site.kind {
+            SignalType::Continuous => Reduce::Mean,
+            SignalType::Frames => Reduce::Last,
+            _ => Reduce::Sum,
+        };
         let (at, reduce) = match bins[..] {
-            [] if sampled => (ops.len(), Reduce::Mean),
-            [] => (0, Reduce::Sum),
+            [] if implied == Reduce::Sum => (0, implied),
+            [] => (ops.len(), implied),
             [at] => {
                 let Op::Bin { reduce } = &ops[at] else { unreachable!("`at` is the place of a `bin`") };
-                (at, reduce.unwrap_or(if sampled { Reduce::Mean } else { Reduce::Sum }))
+                (at, reduce.unwrap_or(implied))
             }
             [_, second, ..] => {
                 return Err(SignalError::mismatch(

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::coverage::{Coverage, Hole};
+use super::image::Image;
 use super::landing::{Landing, MAX_BINS, Scene};
 use super::log::Log;
 use super::open_bins::OpenBins;
@@ -60,8 +61,10 @@ pub struct Track {
     pub required: bool,
     /// Bins close because of it: it is required, or no signal is.
     pub leads: bool,
-    /// Channels of a row.
+    /// Values of a row: its channels, or their pixels.
     pub channels: usize,
+    /// The image that each channel is; `None`: one value.
+    pub image: Option<Image>,
     /// Names of channels, for sentences.
     pub names: Vec<String>,
     /// Channels that some input uses.
@@ -118,6 +121,7 @@ impl Track {
             required: false,
             leads: false,
             channels: names.len(),
+            image: None,
             used: vec![false; names.len()],
             names,
             epoch: None,
@@ -153,7 +157,8 @@ impl Track {
         let (mut i, mut bad) = (0, None);
         samples.tensor.each_f64(|x| {
             let (row, channel) = (i / self.channels, i % self.channels);
-            let seen = self.used[channel] && mask.get(channel).copied().unwrap_or(true);
+            let channel = channel / self.image.map_or(1, Image::pixels);
+            let seen = self.used[channel] && mask.get(channel).or(mask.last()).copied().unwrap_or(true);
             if bad.is_none() && seen && !x.is_finite() {
                 bad = Some((row, channel));
             }

@@ -2,5 +2,6 @@
 
 mod clocks; // time: t0, other clocks, epochs, stamps
 mod gaps; // what was lost, is late, came again, stalls
+mod images; // images and event cameras
 mod streams; // properties over many streams
 mod values; // what is in a row: dtypes, masks, NaN, preprocessing
