@@ -1,7 +1,8 @@
-use super::repository::{Repository, safetensors};
+use super::repository::{Repository, engine, safetensors};
 use crate::domain::tensor::Dtype;
 use crate::graph::Dim;
 use crate::graph::build::{Attribute, GraphBuilder};
+use crate::registry::check;
 
 fn batch() -> Dim {
     "batch".into()
@@ -53,6 +54,8 @@ fn the_bins_of_a_window_stand_behind_the_batch_whether_the_graph_fixes_them_or_n
         assert_eq!((ready.inputs[0].channels, ready.max_batch), (2, if model == "lone" { 1 } else { 256 }));
         assert!(ready.batch_invariant.exact && ready.not_streamed.is_none());
     }
+    let (table, all_well) = check::table(repository.root(), engine());
+    assert!(all_well && table.contains("  window  cpu     x[4,2]  y[2]  "), "{table}");
 }
 
 #[test]

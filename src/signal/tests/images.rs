@@ -165,6 +165,26 @@ fn a_pixel_that_is_not_finite_is_filled_alone_and_a_mask_is_that_of_the_whole_ca
 }
 
 #[test]
+fn a_bin_between_two_images_of_a_slower_camera_has_the_inputs_fill_and_is_masked() {
+    // Bins of 20 ms are the counts'; the camera beside them has an image every 40 ms.
+    let mut eye = SignalSpec { rate: Rate::new(25, 1), ..images(&[], 1) };
+    eye.name = "eye".into();
+    let mut plan = plan(vec![binned_signal(&["a", "b"]), eye]);
+    plan.t0_ns = Some(0);
+    let input = &mut plan.inputs[1].0;
+    (input.image, input.channels, input.fill) = (Some(IMAGE), InputChannels::Count(1), Fill::Hold);
+    let mut rig = Rig::of(plan);
+    rig.push_to(0, rows(0, 2, &[0.0; 8]));
+    rig.push_to(1, film(0, &[2, 3], &count_up(0, 12)));
+    let seen: Vec<_> = rig.bins().iter().map(|bin| (bin.inputs[1].values.clone(), bin.flags)).collect();
+    let (first, second) = (count_up(0, 6), count_up(6, 6));
+    let none = Flags::default();
+    let want =
+        [(first.clone(), none), (first, Flags::MASKED), (second.clone(), none), (second, Flags::MASKED)];
+    assert_eq!(seen, want);
+}
+
+#[test]
 fn signals_and_inputs_of_other_forms_are_refused_at_open() {
     let said = |plan: Plan| Aligner::new(plan).unwrap_err().to_string();
     let mut plan = one(images(&[], 1), 1);
