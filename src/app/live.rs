@@ -64,13 +64,30 @@ impl Live {
         Self { models, recorder, limits, table, tasks: TaskTracker::new() }
     }
 
-    /// Opens a session, or with `dry_run` only says what it would be.
+    /// Opens a session, or with `dry_run` only says what it would be. One whose caller has left by then (its deadline
+    /// passed, its connection broke) is closed again.
     /// Errors: `not_found` (pipeline, version), `invalid`, `overloaded`, `unavailable`, `unsupported`.
     pub async fn open(self: &Arc<Self>, who: &Caller, ask: v1::OpenRequest) -> Result<v1::OpenReply, Fault> {
+        let (give, take) = oneshot::channel();
+        let mut opening = Opening { live: Arc::clone(self), take };
         // A task of its own: a caller that leaves must not leave a run without a session.
         let (live, who) = (Arc::clone(self), who.clone());
-        let opening = self.tasks.spawn(async move { live.open_whole(&who, ask).await });
-        opening.await.map_err(|_| Fault::panicked())?
+        self.tasks.spawn(async move {
+            let opened = live.open_whole(&who, ask).await;
+            if let Err(Ok(opened)) = give.send(opened) {
+                live.close_unheard(&opened).await;
+            }
+        });
+        (&mut opening.take).await.map_err(|_| Fault::panicked())?
+    }
+
+    /// Closes a session that nobody was told of.
+    async fn close_unheard(&self, opened: &v1::OpenReply) {
+        let Ok(session) = self.table.get(&opened.session) else { return };
+        if self.table.remove(session.id).is_some() {
+            tracing::info!(session.id = %session.id, "session closed: its opener had left");
+            session.close("its opener had left before it was told of it", true).await;
+        }
     }
 
     async fn open_whole(&self, who: &Caller, ask: v1::OpenRequest) -> Result<v1::OpenReply, Fault> {
@@ -124,7 +141,7 @@ impl Live {
                 let head = self.run_head(
                     run,
                     session,
-                    &Opening {
+                    &HeadParts {
                         plan: &plan,
                         open: &open,
                         opened: &opened,
@@ -190,8 +207,8 @@ impl Live {
         Ok(opened)
     }
 
-    fn run_head(&self, run: RunId, session: SessionId, opening: &Opening<'_>) -> RunHead {
-        let Opening { plan, open, opened, outputs, recorded, width_ns } = *opening;
+    fn run_head(&self, run: RunId, session: SessionId, parts: &HeadParts<'_>) -> RunHead {
+        let HeadParts { plan, open, opened, outputs, recorded, width_ns } = *parts;
         let pinned = plan.stages.iter().map(|stage| Pinned {
             stage: stage.name.clone(),
             model: stage.version.model.clone(),
@@ -327,8 +344,25 @@ impl Live {
     }
 }
 
+/// An open that is being served, for whoever waits for its answer.
+struct Opening {
+    live: Arc<Live>,
+    take: oneshot::Receiver<Result<v1::OpenReply, Fault>>,
+}
+
+impl Drop for Opening {
+    fn drop(&mut self) {
+        // From here on the task that opens sees that nobody waits; what it gave before that was heard, or lies here.
+        self.take.close();
+        if let (Ok(Ok(opened)), Ok(runtime)) = (self.take.try_recv(), tokio::runtime::Handle::try_current()) {
+            let live = Arc::clone(&self.live);
+            self.live.tasks.spawn_on(async move { live.close_unheard(&opened).await }, &runtime);
+        }
+    }
+}
+
 /// What a run's head is made of.
-struct Opening<'a> {
+struct HeadParts<'a> {
     plan: &'a Plan,
     open: &'a Open,
     opened: &'a v1::OpenReply,

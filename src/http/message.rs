@@ -196,10 +196,6 @@ impl<T: DeserializeOwned> FromRequestParts<App> for Query<T> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Self, Problem> {
-        axum::extract::Query::<T>::try_from_uri(&parts.uri).map(|query| Self(query.0)).map_err(|error| {
-            let source = std::error::Error::source(&error).map(ToString::to_string);
-            let why = source.unwrap_or_else(|| error.to_string());
-            Fault::new(Kind::Invalid, format!("query: {why}")).into()
-        })
+        super::query::read(&parts.uri).map(Self).map_err(Problem)
     }
 }

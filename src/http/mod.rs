@@ -8,6 +8,7 @@ mod library; // runs, outputs, events
 mod live; // sessions and frames
 mod message; // bodies in and out
 mod models; // the registry and pipelines
+mod query; // what stands behind the `?`
 pub mod request; // an id, a span, a log line
 mod state; // liveness, readiness, metrics
 

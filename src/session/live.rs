@@ -293,6 +293,10 @@ impl Session {
         if !core.is_idle() {
             return None;
         }
+        let mut steps = std::mem::take(&mut core.steps);
+        core.aligner.finish(Stamp::now().unix_ns, &mut steps);
+        self.take_steps(&mut core, &mut steps);
+        core.steps = steps;
         let notice = Notice {
             kind: EventKind::Closed,
             signal: None,

@@ -44,8 +44,12 @@ impl Meter {
                     (Some(from), Some(to)) => to.saturating_sub(from),
                     _ => 1,
                 };
-                self.pipeline.bins_done(Outcome::Late, bins);
-                if self.late == LatePolicy::Drop {
+                // Nothing new came: what was to go into a later bin found none.
+                let found_no_bin = notice.count == 0;
+                if !found_no_bin {
+                    self.pipeline.bins_done(Outcome::Late, bins);
+                }
+                if found_no_bin || self.late == LatePolicy::Drop {
                     self.pipeline.bins_done(Outcome::Dropped, bins);
                 }
             }

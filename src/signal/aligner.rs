@@ -1,7 +1,6 @@
 //! Bins across signals: takes frames in order, closes bins by watermarks alone, skips what is not to be filled.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::ops::Range;
 
 use super::clock::{Clocks, Relation};
 use super::closing::Closing;
@@ -9,7 +8,6 @@ use super::feed::Feed;
 use super::grid::Grid;
 use super::landing::Scene;
 use super::log::Log;
-use super::montage::Montage;
 use super::plan::Plan;
 use super::refusal::{Refusal, SignalError};
 use super::shape;
@@ -18,8 +16,7 @@ use super::track::{Placed, Track};
 use super::trial::{Trials, Turn};
 use crate::domain::frame::{Frame, FrameBody, Markers};
 use crate::domain::output::EventKind;
-use crate::domain::settings::{NanPolicy, Policies, ResetScope};
-use crate::domain::signal::SignalSpec;
+use crate::domain::settings::{NanPolicy, ResetScope};
 use crate::domain::time::BinGrid;
 
 /// Frames, and bytes of them, that are kept until the session's first signal says where bin 0 lies; then the oldest go.
@@ -251,6 +248,19 @@ impl Aligner {
         self.close(bin, now_ns, out);
     }
 
+    /// The session ends: what was kept for a bin that will not come is counted, and told.
+    pub fn finish(&mut self, now_ns: i64, out: &mut Vec<Step>) {
+        self.early_bytes = 0;
+        for (signal, _, _) in std::mem::take(&mut self.early) {
+            let mut log = Log { steps: out, counts: &mut self.counts, t_ns: now_ns };
+            log.counts.before_start += 1;
+            let detail = "1 frame came, and none of the session's first signal; it is left out".to_owned();
+            log.notice(EventKind::BeforeStart, Some(&self.plan.signals[signal].name), None, 1, detail);
+        }
+        let mut log = Log { steps: out, counts: &mut self.counts, t_ns: now_ns };
+        self.tracks.iter_mut().for_each(|track| track.finish(self.next_bin, &mut log));
+    }
+
     /// When `expire` has something to close, if nothing comes before.
     pub fn next_expiry_ns(&self) -> Option<i64> {
         self.waits.front().map(|(_, at)| due_ns(*at, self.plan.policies.wait_ns))
@@ -283,6 +293,8 @@ impl Aligner {
             self.next_bin = closing.close(self.next_bin, room, &mut log);
             self.spare = closing;
         }
+        let mut log = Log { steps: out, counts: &mut self.counts, t_ns: now_ns };
+        self.tracks.iter_mut().for_each(|track| track.tell_stall(self.next_bin, &mut log));
         while self.waits.front().is_some_and(|(ready, _)| *ready <= self.next_bin) {
             self.waits.pop_front();
         }
@@ -344,24 +356,9 @@ impl Aligner {
         self.feeds[input].as_ref().map(|feed| feed.chain.width())
     }
 
-    /// How the signal's channels become the input's; its digest stands in run and snapshot. `None`: no signal feeds it.
-    pub fn montage(&self, input: usize) -> Option<&Montage> {
-        self.feeds[input].as_ref().map(|feed| &feed.montage)
-    }
-
     /// Totals since open.
     pub fn counts(&self) -> Counts {
         self.counts
-    }
-
-    /// The policies in force.
-    pub fn policies(&self) -> &Policies {
-        &self.plan.policies
-    }
-
-    /// The signals, as the plan has them.
-    pub fn signals(&self) -> &[SignalSpec] {
-        &self.plan.signals
     }
 
     /// The bin that holds an instant of a signal's clock: where a marker or a target belongs. `None`: before t0, or
@@ -377,17 +374,6 @@ impl Aligner {
             _ => self.clocks.to_session(&spec.clock, t).ok()?,
         };
         u64::try_from(grid.bin(ns)).ok()
-    }
-
-    /// Whether a signal feeds an input; targets and markers do not.
-    pub fn feeds_input(&self, signal: usize) -> bool {
-        self.by_signal[signal].is_some()
-    }
-
-    /// Bins that a signal has covered and that wait for another.
-    pub fn waiting(&self, signal: usize) -> Range<u64> {
-        let ready = self.by_signal[signal].map_or(self.next_bin, |t| self.tracks[t].ready);
-        self.next_bin..ready.max(self.next_bin)
     }
 }
 

@@ -129,11 +129,6 @@ impl Line {
             self.session.0 + (device_ns - self.device.0) * slope.0 / slope.1
         }
     }
-
-    /// Session time of its ends.
-    pub fn session(&self) -> (i128, i128) {
-        self.session
-    }
 }
 
 #[cfg(test)]

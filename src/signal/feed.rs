@@ -92,7 +92,7 @@ impl Feed {
     }
 
     /// The row of a bin that came whole. `bin`: `None` where no event came.
-    pub fn row(&mut self, bin: Option<&mut OpenBin>, nan: NanPolicy, flags: &mut Flags) -> InputRow {
+    pub fn row(&mut self, bin: Option<&OpenBin>, nan: NanPolicy, flags: &mut Flags) -> InputRow {
         self.lay_out(bin);
         self.chain.sample(&mut self.rows);
         let mut values = std::mem::take(&mut self.values);
@@ -102,15 +102,13 @@ impl Feed {
         row
     }
 
-    /// Raw samples to rows of the input; what is masked or not finite is NaN there and noted.
-    fn lay_out(&mut self, bin: Option<&mut OpenBin>) {
+    /// Raw samples to rows of the input; what is masked, or not finite as f32, is NaN there and noted.
+    fn lay_out(&mut self, bin: Option<&OpenBin>) {
         self.rows.clear();
         self.state.clear();
         self.state.resize(self.montage.width(), Value::Good);
         let mut masked: &[bool] = &[];
         if let Some(bin) = bin {
-            let last = bin.rows.len().saturating_sub(self.nothing.len());
-            bin.rows[last..].iter_mut().zip(bin.extra.drain(..)).for_each(|(x, late)| *x += late);
             bin.rows.chunks_exact(self.nothing.len()).for_each(|raw| self.montage.apply(raw, &mut self.rows));
             masked = &bin.masked;
         }
@@ -131,8 +129,8 @@ impl Feed {
             for (x, state) in row.iter_mut().zip(&mut self.state) {
                 match state {
                     Value::Masked => *x = f64::NAN,
-                    _ if x.is_nan() => *state = Value::NotFinite,
-                    _ => {}
+                    _ if (*x as f32).is_finite() => {}
+                    _ => (*x, *state) = (f64::NAN, Value::NotFinite),
                 }
             }
         }
@@ -140,6 +138,12 @@ impl Feed {
 
     fn finish(&mut self, values: &[f64], nan: NanPolicy, flags: &mut Flags) -> InputRow {
         let channels = self.state.len();
+        for (j, value) in values.iter().enumerate() {
+            // NaN: the chain gives no value. Beyond f32: it gives one that the model cannot be given.
+            if self.state[j % channels] == Value::Good && !value.is_nan() && !(*value as f32).is_finite() {
+                self.state[j % channels] = Value::NotFinite;
+            }
+        }
         let mut row = InputRow {
             values: Vec::with_capacity(values.len()),
             mask: Vec::with_capacity(values.len()),
@@ -175,7 +179,7 @@ impl Feed {
     }
 
     /// The row of a bin that did not come, or not whole. Samples that came are seen by ops before `bin`, and by no other.
-    pub fn filled(&mut self, bin: Option<&mut OpenBin>, how: Whole, flags: &mut Flags) -> InputRow {
+    pub fn filled(&mut self, bin: Option<&OpenBin>, how: Whole, flags: &mut Flags) -> InputRow {
         self.pass(bin, 1);
         if self.chain.warming_up() {
             *flags |= Flags::WARMING_UP;
@@ -198,14 +202,14 @@ impl Feed {
     }
 
     /// The row of an input that is not required and has nothing.
-    pub fn absent(&mut self, bin: Option<&mut OpenBin>) -> InputRow {
+    pub fn absent(&mut self, bin: Option<&OpenBin>) -> InputRow {
         self.pass(bin, 1);
         InputRow { values: Vec::new(), mask: Vec::new(), present: false }
     }
 
     /// `bins` bins are over without a row of their own.
-    pub fn pass(&mut self, bin: Option<&mut OpenBin>, bins: u64) {
-        let came = bin.as_ref().map_or(0, |bin| bin.index.len());
+    pub fn pass(&mut self, bin: Option<&OpenBin>, bins: u64) {
+        let came = bin.map_or(0, |bin| bin.index.len());
         self.state.clear();
         self.state.resize(self.montage.width(), Value::Good);
         if came > 0 {

@@ -6,6 +6,7 @@ use super::clock::{Clocks, Line};
 use super::grid::{Grid, MAX_BIN};
 use super::pace::Pace;
 use super::refusal::Refusal;
+use super::stamps::{Disagreement, Stamps};
 use super::track::{Epoch, Placed, Track};
 use crate::domain::frame::{Frame, FrameBody};
 use crate::domain::settings::{GapPolicy, LatePolicy, Policies};
@@ -45,8 +46,8 @@ pub struct Landing {
     pub first: bool,
     /// A new epoch begins with it.
     pub restart: Option<Restart>,
-    /// Stamp by the index, stamp found: they disagree over the tolerance.
-    pub disagrees: Option<(i128, i64)>,
+    /// Its stamp and its index disagree over the tolerance, and that is to be told.
+    pub disagrees: Option<Disagreement>,
 }
 
 /// A new epoch.
@@ -137,10 +138,8 @@ impl Track {
             Some(epoch) if !restarts => {
                 let mut epoch = epoch.clone();
                 if let (Some(pace), Some(t)) = (self.pace, frame.t_device_ns) {
-                    let base = i128::from(t) - pace.start_ns(at.start);
-                    let expected = *epoch.stamp0_ns.get_or_insert(base) + pace.start_ns(at.start);
-                    let off = (expected - i128::from(t)).unsigned_abs();
-                    disagrees = (off > scene.policies.clock_tolerance_ns.into()).then_some((expected, t));
+                    let tolerance_ns = scene.policies.clock_tolerance_ns;
+                    disagrees = epoch.stamps.check(pace, at.start, t, tolerance_ns);
                 }
                 (epoch, None)
             }
@@ -196,14 +195,21 @@ impl Track {
             Placed::Declared(offset_ns) => Some(i128::from(offset_ns)),
             Placed::Exchange | Placed::Arrival => None,
         };
-        let mut epoch = Epoch { device0_ns: 0, stamp0_ns: None, last_stamp: None, shift };
+        let mut epoch = Epoch { device0_ns: 0, stamps: Stamps::default(), last_stamp: None, shift };
         let Some(pace) = self.pace else { return Ok(epoch) };
         match (frame.t_device_ns, self.placed) {
             (Some(t), _) => {
                 epoch.device0_ns = i128::from(t) - pace.start_ns(at.start);
-                epoch.stamp0_ns = Some(epoch.device0_ns);
+                // The first of the epoch: those that follow are checked against it.
+                epoch.stamps.check(pace, at.start, t, 0);
             }
-            (None, Placed::Session) => epoch.device0_ns = scene.t0_given_ns.map_or(0, i128::from),
+            (None, Placed::Session) => {
+                epoch.device0_ns = scene.t0_given_ns.map_or(0, i128::from);
+                // A counter that restarted says nothing of t0 any more.
+                if self.epoch.is_none() && scene.t0_given_ns.is_some() {
+                    epoch.stamps = Stamps::from_t0(epoch.device0_ns);
+                }
+            }
             (None, Placed::Arrival) => {}
             (None, _) => {
                 return Err(self.refused(

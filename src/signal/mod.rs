@@ -14,8 +14,11 @@ mod landing; // where a frame lies, before anything changes
 pub mod clock; // device time on the session's clock
 pub mod pace; // the exact step of a stream
 mod grid; // bins in 128 bits
+mod stamps; // whether stamps agree with the index
 mod track; // one signal: epochs, mask, what came
 mod coverage; // the watermark and the holes below it
+mod late; // data for bins that have closed
+mod stall; // a signal that bins close without
 mod open_bins; // what came for bins that are still open
 mod closing; // one bin: whole, filled or skipped
 mod feed; // one input: from what came to its row

@@ -88,7 +88,9 @@ pub enum Refusal {
         next_bin: u64,
     },
     /// Policy `nan = reject`: a value is not finite. The frame is consumed, its samples are a gap.
-    #[error("signal `{signal}`: channel `{channel}` is not finite in row {row} (nan = \"reject\")")]
+    #[error(
+        "signal `{signal}`: channel `{channel}` is not finite as f32 in row {row}: {value:e} (nan = \"reject\")"
+    )]
     NotFinite {
         /// The signal.
         signal: SignalName,
@@ -96,6 +98,8 @@ pub enum Refusal {
         channel: String,
         /// The first such row of the tensor.
         row: usize,
+        /// What it is.
+        value: f64,
     },
     /// The signal's clock has no known relation to the session's.
     #[error(
@@ -163,10 +167,10 @@ impl From<Refusal> for Fault {
                 ..Fault::new(Kind::Gap, detail)
             },
             Refusal::Late { .. } => Fault::new(Kind::Late, detail),
-            Refusal::NotFinite { channel, .. } => Fault {
+            Refusal::NotFinite { channel, value, .. } => Fault {
                 tensor: "tensor".into(),
-                expected: "finite values".into(),
-                found: format!("channel `{channel}` is not finite"),
+                expected: "values that are finite as f32".into(),
+                found: format!("{value:e} in channel `{channel}`"),
                 ..Fault::new(Kind::Invalid, detail)
             },
             Refusal::ClockUnknown { .. } => Fault::new(Kind::ClockUnknown, detail),

@@ -97,6 +97,14 @@ pub fn rows(first_index: u64, channels: usize, values: &[f32]) -> Frame {
     frame(FrameBody::Samples(Samples { first_index, count: count as u32, tensor }))
 }
 
+/// Rows of f64 from `first_index` on, `[count, channels]`.
+pub fn wide_rows(first_index: u64, channels: usize, values: &[f64]) -> Frame {
+    let count = values.len() / channels;
+    let bytes: Vec<u8> = values.iter().flat_map(|x| x.to_le_bytes()).collect();
+    let tensor = Tensor::from_bytes(Dtype::F64, &[count, channels], &bytes).unwrap();
+    frame(FrameBody::Samples(Samples { first_index, count: count as u32, tensor }))
+}
+
 /// One row of u8, whatever the dtype's width.
 pub fn bytes(first_index: u64, values: &[u8]) -> Frame {
     let tensor = Tensor::from_bytes(Dtype::U8, &[1, values.len()], values).unwrap();
@@ -166,6 +174,10 @@ impl Rig {
     pub fn expire(&mut self, now_ns: i64) {
         self.now_ns = now_ns;
         self.aligner.expire(now_ns, &mut self.out);
+    }
+
+    pub fn finish(&mut self) {
+        self.aligner.finish(self.now_ns, &mut self.out);
     }
 
     pub fn bins(&self) -> Vec<&Bin> {

@@ -77,6 +77,30 @@ fn a_stamp_that_disagrees_with_the_index_is_an_event_and_the_index_wins() {
 }
 
 #[test]
+fn a_wrong_first_stamp_is_named_and_the_good_ones_after_it_are_believed() {
+    let mut rig = Rig::binned(|_| {});
+    rig.push(rows(0, 2, &[1.0; 2]));
+    rig.push(stamped(rows(1, 2, &[1.0; 2]), 90 * W));
+    (2..10).for_each(|i| rig.push(stamped(rows(i, 2, &[1.0; 2]), i as i64 * W)));
+    let told = rig.notices(EventKind::ClockDisagrees);
+    assert_eq!(told.iter().map(|notice| notice.count).collect::<Vec<_>>(), [1, 2]);
+    assert!(told[1].detail.contains("index 2 to 4") && told[1].detail.contains("the stamp of index 1"));
+    assert_eq!(rig.aligner.next_bin(), 10, "the index says where samples lie");
+}
+
+#[test]
+fn where_t0_is_given_and_the_first_frame_has_no_stamp_stamps_are_checked_against_the_index() {
+    let mut rig = Rig::binned(|plan| plan.t0_ns = Some(W));
+    rig.push(rows(0, 2, &[1.0; 2]));
+    rig.push(stamped(rows(1, 2, &[1.0; 2]), 90 * W));
+    (2..10).for_each(|i| rig.push(stamped(rows(i, 2, &[1.0; 2]), (i as i64 + 1) * W)));
+    let told = rig.notices(EventKind::ClockDisagrees);
+    assert_eq!(told.len(), 1);
+    assert!(told[0].detail.contains("index 1: its stamp is 1800000000 ns"), "{}", told[0].detail);
+    assert!(told[0].detail.contains("t0_ns"), "{}", told[0].detail);
+}
+
+#[test]
 fn a_declared_epoch_goes_on_with_k_and_its_gap_is_what_the_servers_clock_says() {
     let mut rig = Rig::binned(|_| {});
     rig.push(stamped(rows(1_000, 2, &[1.0; 4]), 50 * W));

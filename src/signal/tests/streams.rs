@@ -221,11 +221,38 @@ fn extreme_u64() -> impl Strategy<Value = u64> {
     prop_oneof![4 => 0u64..60, 1 => any::<u64>(), 1 => (1u64 << 63) - 5..(1u64 << 63) + 5, 1 => u64::MAX - 5..=u64::MAX]
 }
 
-#[test]
-fn a_fill_that_was_asked_to_be_endless_ends_at_the_bins_of_one_frame() {
-    let mut rig = Rig::binned(|plan| plan.policies.max_gap_ns = u64::MAX);
+/// Row 0, then the row after `lost` others, where gaps of up to `max_gap_ns` may be filled.
+fn after_a_gap(gap: GapPolicy, max_gap_ns: u64, lost: u64) -> Rig {
+    let mut rig = Rig::binned(|plan| (plan.policies.gap, plan.policies.max_gap_ns) = (gap, max_gap_ns));
     rig.push(rows(0, 2, &[1.0; 2]));
-    rig.push(rows(70_000, 2, &[1.0; 2]));
-    assert_eq!(rig.skipped(), [(1, 70_000)]);
-    assert_eq!(rig.notices(EventKind::Reset).len(), 1);
+    rig.push(rows(lost + 1, 2, &[1.0; 2]));
+    assert_eq!(rig.notices(EventKind::Gap)[0].count, lost);
+    rig
+}
+
+#[test]
+fn a_gap_that_may_be_filled_is_filled_up_to_the_bins_of_one_frame_and_the_event_names_the_limit() {
+    for gap in [GapPolicy::Hold, GapPolicy::Zero] {
+        let rig = after_a_gap(gap, u64::MAX, 65_536);
+        assert!(rig.skipped().is_empty() && rig.notices(EventKind::Reset).is_empty());
+        assert_eq!(rig.bins().len(), 65_538);
+        let rig = after_a_gap(gap, u64::MAX, 65_537);
+        assert_eq!(rig.skipped(), [(1, 65_538)]);
+        assert_eq!(rig.notices(EventKind::Reset).len(), 1);
+        let detail = &rig.notices(EventKind::Gap)[0].detail;
+        assert!(detail.contains("65536 bins") && !detail.contains("max_gap_ms"), "{detail}");
+    }
+    let rig = after_a_gap(GapPolicy::Hold, WIDTH_NS, 65_537);
+    assert!(rig.notices(EventKind::Gap)[0].detail.contains("longer than max_gap_ms"));
+}
+
+#[test]
+fn a_gap_that_is_skipped_keeps_the_state_up_to_max_gap_whatever_its_bins() {
+    let rig = after_a_gap(GapPolicy::Skip, u64::MAX, 70_000);
+    assert_eq!(rig.skipped(), [(1, 70_001)]);
+    assert!(rig.notices(EventKind::Reset).is_empty() && rig.bin(70_001).reset.is_none());
+    assert!(!rig.notices(EventKind::Gap)[0].detail.contains("max_gap_ms"));
+    let rig = after_a_gap(GapPolicy::Skip, 69_999 * WIDTH_NS, 70_000);
+    assert!(rig.bin(70_001).reset.is_some());
+    assert!(rig.notices(EventKind::Gap)[0].detail.contains("longer than max_gap_ms"));
 }

@@ -77,6 +77,66 @@ fn a_value_that_is_not_finite_is_the_channels_last_under_hold_and_0_under_zero()
     }
 }
 
+/// Rows 0 and 1 of 1 and 2, between them one whose first value is beyond f32: as it is, once it is scaled, or once it
+/// is preprocessed.
+fn with_a_value_beyond_f32(policy: NanPolicy, beyond: &str) -> Rig {
+    let mut rig = Rig::binned(|plan| {
+        plan.policies.nan = policy;
+        match beyond {
+            "scaled" => plan.signals[0].channels[0].scale = Some(1e30),
+            "preprocessed" => {
+                let chain = r#"[{"op": "scale", "factor": 1e30}]"#;
+                plan.inputs[0].0.chain = serde_json::from_str(chain).unwrap();
+            }
+            _ => {}
+        }
+    });
+    let value = if beyond == "raw" { -1e300 } else { 1e20 };
+    rig.push(wide_rows(0, 2, &[1.0, 2.0]));
+    let _ = rig.try_push(0, wide_rows(1, 2, &[value, 2.0]));
+    rig.push(wide_rows(2, 2, &[1.0, 2.0]));
+    rig
+}
+
+#[test]
+fn a_value_that_f32_cannot_hold_is_as_one_that_is_not_finite() {
+    for beyond in ["raw", "scaled", "preprocessed"] {
+        for policy in [NanPolicy::Mask, NanPolicy::Hold, NanPolicy::Zero] {
+            let rig = with_a_value_beyond_f32(policy, beyond);
+            let row = &rig.bin(1).inputs[0];
+            let last = rig.bin(0).inputs[0].values[0];
+            let expected = if policy == NanPolicy::Hold { last } else { 0.0 };
+            assert_eq!(
+                (row.values[0], row.mask[0]),
+                (expected, policy != NanPolicy::Mask),
+                "{beyond} {policy}"
+            );
+            assert_eq!(row.values[1], rig.bin(0).inputs[0].values[1]);
+            let masked = if policy == NanPolicy::Mask { Flags::MASKED } else { Flags::default() };
+            assert_eq!(rig.bin(1).flags, Flags::NAN_REPLACED | masked, "{beyond} {policy}");
+            assert_eq!(rig.bin(2).flags, Flags::default());
+            assert_eq!(rig.notices(EventKind::NanReplaced).len(), 1, "{beyond} {policy}");
+        }
+        let rig = with_a_value_beyond_f32(NanPolicy::Reject, beyond);
+        let refused = if beyond == "raw" { Flags::GAP_FILLED } else { Flags::NAN_REPLACED | Flags::MASKED };
+        assert_eq!(rig.bin(1).flags, refused, "{beyond}");
+    }
+    let mut rig = Rig::binned(|plan| plan.policies.nan = NanPolicy::Reject);
+    let fault = Fault::from(rig.try_push(0, wide_rows(0, 2, &[1.0, 1e39])).unwrap_err());
+    assert!(fault.consumed && fault.detail.contains("`b` is not finite as f32 in row 0: 1e39"), "{fault}");
+}
+
+#[test]
+fn a_value_beyond_f32_spoils_no_statistics() {
+    let zscored = |bad: f64| {
+        let chain = r#"[{"op": "zscore", "mode": "running", "tau_s": 0.0}]"#;
+        let mut rig = Rig::binned(|plan| plan.inputs[0].0.chain = serde_json::from_str(chain).unwrap());
+        rig.push(wide_rows(0, 2, &[1.0, 2.0, 3.0, 4.0, bad, 5.0, 2.0, 7.0]));
+        rig.bin(3).inputs[0].clone()
+    };
+    assert_eq!(zscored(1e300), zscored(f64::NAN));
+}
+
 #[test]
 fn under_reject_a_frame_with_nan_is_consumed_and_its_samples_are_a_gap_filled_with_the_next_frame() {
     let mut rig = Rig::binned(|plan| {
@@ -201,7 +261,6 @@ fn targets_markers_and_signals_without_an_input_never_hold_a_bin() {
     rig.push(rows(0, 2, &[1.0, 2.0]));
     rig.push_to(1, rows(9, 1, &[NAN; 20]));
     assert_eq!(rig.bins().len(), 1);
-    assert!(!rig.aligner.feeds_input(1));
     assert_eq!(rig.aligner.bin_of(1, 45_000_000), Some(2));
 }
 

@@ -223,7 +223,13 @@ pub async fn events_are_merged_across_transfers<B: Bench>() {
     let bench = bench.reopen().await;
     let (mark, events) = bench.library().events(head.run).await.unwrap().unwrap();
     let brief: Vec<_> = events.iter().map(|e| (e.from_bin, e.to_bin, e.count, e.detail.as_str())).collect();
-    assert_eq!(brief, [(Some(1), Some(10), 3, "at 1 s"), (Some(12), Some(14), 2, "at 12 s")]);
+    assert_eq!(
+        brief,
+        [
+            (Some(1), Some(10), 3, "at 1 s; the last: at 9 s"),
+            (Some(12), Some(14), 2, "at 12 s; the last: at 13 s"),
+        ]
+    );
     assert_eq!(mark, 3);
     assert_eq!(bench.library().events(RunId::new()).await.unwrap(), None);
 }

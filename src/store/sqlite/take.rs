@@ -318,7 +318,8 @@ async fn take_events(conn: &mut SqliteConnection, run: &str, sum: &Transfer) -> 
                  from_bin = excluded.from_bin,
                  to_bin = excluded.to_bin,
                  count = excluded.count,
-                 last_ns = excluded.last_ns",
+                 last_ns = excluded.last_ns,
+                 detail = excluded.detail",
         )
         .bind(ids.get(i).copied())
         .bind(run)
