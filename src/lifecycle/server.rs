@@ -127,8 +127,12 @@ pub async fn start(config: Config, parts: Parts) -> Result<Running, StartError> 
     };
     let pool = Pool::start(config.workers.get(), pool, Arc::new(Lanes(Arc::clone(&metrics))));
     let pool = Arc::new(pool.map_err(StartError::Threads)?);
-    let options =
-        Options { settle: config.settle, run_limit: config.run_limit, ..Options::new(&config.models) };
+    let options = Options {
+        settle: config.settle,
+        run_limit: config.run_limit,
+        memory_limit_bytes: config.memory_limit_bytes,
+        ..Options::new(&config.models)
+    };
     let registry = Arc::new(Registry::new(options, Arc::clone(&parts.engine), Arc::clone(&pool)));
     let models =
         Arc::new(Models::new(Arc::clone(&registry), Arc::clone(&pool), parts.engine, Arc::clone(&metrics)));

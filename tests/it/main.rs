@@ -3,6 +3,7 @@
 mod deadlines; // lag, silence, the end
 mod durability; // what a rig was told against what is found afterwards
 mod engine; // a failing engine, in process
+mod examples; // the rigs of examples/
 mod faults; // every kind of fault, on every road
 mod footprint; // memory
 mod gaps; // samples that never came

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use crate::domain::frame::Frame;
-use crate::domain::output::EventKind;
+use crate::domain::output::{EventKind, Flags};
 use crate::domain::settings::{GapPolicy, LatePolicy, NanPolicy};
 use crate::signal::plan::Plan;
 use crate::signal::step::{Bin, Step};
@@ -152,6 +152,37 @@ proptest! {
             prop_assert_eq!(format!("{:?}", all.aligner), format!("{:?}", taken.aligner));
         }
         prop_assert_eq!(all.out, taken.out);
+    }
+
+    #[test]
+    fn under_next_each_event_is_in_a_bin_that_is_answered_or_counted_as_dropped(
+        frames in prop::collection::vec(
+            (0i64..30, 1i64..4, prop::collection::vec((0u32..2, 0i64..3 * W), 0..6), prop::bool::weighted(0.1)), 1..30),
+        gap in any_gap(), lateness in 0u64..4,
+    ) {
+        let mut rig = Rig::events(|plan| {
+            (plan.policies.gap, plan.policies.late) = (gap, LatePolicy::Next);
+            plan.policies.lateness_ns = lateness * WIDTH_NS;
+        });
+        let mut sent = 0;
+        // Stretches of whole bins, so that a gap takes no events with it that came in time.
+        for (from, n, events, epoch) in frames {
+            let events: Vec<(u32, i64)> =
+                events.into_iter().filter(|e| e.1 < n * W).map(|(unit, t)| (unit, from * W + t)).collect();
+            sent += events.len() as u64;
+            rig.now_ns += W;
+            let mut frame = spikes(from * W, (from + n) * W, &events);
+            frame.epoch = epoch;
+            rig.push(frame);
+        }
+        // What is covered closes; what waits then finds no bin.
+        let mark = rig.aligner.tracks[0].cover.mark() as i64;
+        rig.push(spikes(mark, mark + 4 * W, &[]));
+        rig.finish();
+        let measured = rig.bins().into_iter().filter(|bin| !bin.flags.has(Flags::GAP_FILLED));
+        let answered: f32 = measured.flat_map(|bin| &bin.inputs[0].values).sum();
+        let counts = rig.aligner.counts();
+        prop_assert_eq!(answered as u64 + counts.dropped + counts.before_start, sent);
     }
 
     #[test]

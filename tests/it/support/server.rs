@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
 use latentd::config::process_env;
 use latentd::wire::v1;
@@ -119,6 +120,11 @@ fn inherited(name: &'static str) -> Option<(&'static str, std::ffi::OsString)> {
     Some((name, process_env(name)?))
 }
 
+fn send_signal(pid: u32, name: &str) {
+    let sent = Command::new("kill").args([name, &pid.to_string()]).status().expect("kill runs");
+    assert!(sent.success(), "kill {name} failed");
+}
+
 fn copy(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).expect("a folder to copy to");
     for entry in std::fs::read_dir(from).expect("a folder to copy from") {
@@ -162,9 +168,18 @@ impl Latentd {
         self.signal("-TERM");
     }
 
+    /// Stops it where it stands and lets it go on after `pause`; answers at once.
+    pub fn stand_still(&self, pause: Duration) -> tokio::task::JoinHandle<()> {
+        self.signal("-STOP");
+        let pid = self.pid();
+        tokio::spawn(async move {
+            tokio::time::sleep(pause).await;
+            send_signal(pid, "-CONT");
+        })
+    }
+
     fn signal(&self, name: &str) {
-        let sent = Command::new("kill").args([name, &self.pid().to_string()]).status().expect("kill runs");
-        assert!(sent.success(), "kill {name} failed");
+        send_signal(self.pid(), name);
     }
 
     /// SIGTERM; asserts that it ends with exit code 0. Answers its setup, from which it can be started again.
