@@ -254,18 +254,18 @@ impl<'a> Fit<'a> {
             let mut row = self.streamed_row(&key, port, input.batch_axis);
             let Some(bins) = self.bins(&key, port, &mut row) else { continue };
             let bin = self.channels(&key, i, port, &mut row);
-            let channels = bin.map(|(channels, _)| channels);
+            let values = bin.map(|(channels, image)| channels * image.map_or(1, Image::pixels));
             let mask_port = input.mask_tensor.as_ref().and_then(|mask| {
                 let mask_key = format!("{key}.mask_tensor");
                 let mask_port = self.find(&mask_key, mask, Side::Input)?;
                 let mut mask_row = self.streamed_row(&mask_key, mask_port, None);
                 let mask_bins = self.bins(&mask_key, mask_port, &mut mask_row)?;
-                mask_row.fill(channels.unwrap_or(0));
+                mask_row.fill(values.unwrap_or(0));
                 let info = &self.version.signature.inputs[mask_port];
-                if mask_row.shape().map(|shape| shape.iter().product()) != channels && channels.is_some() {
+                if mask_row.shape().map(|shape| shape.iter().product()) != values && values.is_some() {
                     self.wrong(
                         mask_key,
-                        format!("one value per channel of {}", quoted(&input.tensor)),
+                        format!("one value per value of {}", quoted(&input.tensor)),
                         info.to_string(),
                     );
                 } else if !matches!(info.dtype, Dtype::F32 | Dtype::Bool | Dtype::U8) {

@@ -379,6 +379,20 @@ role = "latent"
     Model { name, manifest, graph, files: vec![] }
 }
 
+/// The masks of the pixels of `eye` (frames, two channels of 2 x 3), output `good` (0).
+fn masks() -> Model {
+    let dims: [Dim; 4] = ["batch".into(), 2.into(), 2.into(), 3.into()];
+    let graph = GraphBuilder::new("masks")
+        .input("x", Dtype::F32, &dims)
+        .input("m", Dtype::U8, &dims)
+        .node_with("Cast", &["m"], &["good"], [Attribute::int("to", i64::from(Dtype::F32.onnx()))])
+        .node_with("Flatten", &["good"], &["y"], [Attribute::int("axis", 1)])
+        .output("y", Dtype::F32, &["batch".into(), 12.into()])
+        .bytes();
+    let model = flat("masks", "frames", &dims, "mask_tensor = \"m\"\nchannels_file = \"planes.csv\"");
+    Model { graph, files: vec![("planes.csv", "name\nred\ngreen\n".into())], ..model }
+}
+
 /// A film at so many images a second.
 fn film(rate_hz: u32) -> v1::SignalSpec {
     v1::SignalSpec { rate: Some(v1::Rate { num: rate_hz, den: 1 }), ..signal("eye", "frames", &[]) }
@@ -455,6 +469,36 @@ async fn a_model_of_images_is_given_the_one_of_each_bin_or_what_its_chain_makes_
     refused.is(422, "invalid", &["type", "`frames`", "`binned`"]);
     ask.signals = vec![v1::SignalSpec { name: "eye".into(), r#type: "frames".into(), ..Default::default() }];
     server.try_open(ask).await.err().expect("a refusal").is(422, "invalid", &["rate"]);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn planes_are_bound_by_name_and_a_mask_tells_a_masked_plane_and_a_pixel_that_is_not_finite() {
+    let server = Setup::bare().model(masks()).start().await;
+    // The camera sends green before red, and a third plane.
+    let planes = ["green", "blue", "red"];
+    let eye =
+        v1::SignalSpec { rate: Some(v1::Rate { num: 100, den: 1 }), ..signal("eye", "frames", &planes) };
+    let rig = server.open(pipeline("masks", [eye])).await;
+    let of = |seq: u64, values: &[f32]| v1::Frame {
+        tensor: Some(tensor::message(&Tensor::from_f32(&[1, 3, 2, 3], values))),
+        first_index: seq,
+        ..images(seq, seq, &[0; 6])
+    };
+    let mut values = [1.0; 18];
+    (values[2], values[6]) = (f32::NAN, f32::NAN);
+    let mut good = [1.0; 12];
+    good[6 + 2] = 0.0; // of green; blue is not asked for
+    let output = rig.send(of(0, &values)).await;
+    assert_eq!(
+        (block(&output, 0), flag_names(&output)),
+        (good.to_vec(), vec![vec!["masked", "nan_replaced"]])
+    );
+    let masked = v1::Frame { mask: vec![true, true, false], ..of(1, &[1.0; 18]) };
+    assert_eq!(sent(&rig, masked).await, [[0.0; 6], [1.0; 6]].as_flattened());
+    rig.close().await;
+    let refused = server.try_open(pipeline("masks", [film(100)])).await.err().expect("a refusal");
+    refused.is(422, "invalid", &["2 of 2 channels are missing", "red, green"]);
     server.stop().await;
 }
 

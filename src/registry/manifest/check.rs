@@ -63,10 +63,6 @@ pub fn unserved(file: &str, manifest: &Manifest) -> Findings {
                 quoted(input.kind.word()),
             );
         }
-        if input.kind.is_image() && input.mask_tensor.is_some() {
-            let expected = format!("none with type = \"{}\"", input.kind.word());
-            sheet.not_yet(format!("input[{i}].mask_tensor"), &expected, "a tensor");
-        }
         for (j, op) in input.preprocess.iter().enumerate() {
             if let Some(word) = unserved_op(op) {
                 sheet.not_yet(

@@ -185,11 +185,6 @@ fn an_image_has_the_last_two_axes_of_a_bin_and_its_channels_before_them() {
             vec![batch(), 3.into(), 4.into(), 5.into()],
             "input[0].channels: expected 3, as `x` has (f32 [batch, 3, 4, 5]), found 4",
         ),
-        (
-            "type = \"frames\"\nmask_tensor = \"m\"",
-            vec![batch(), 3.into(), 4.into(), 5.into()],
-            "input[0].mask_tensor: expected none with type = \"frames\", found a tensor, which this version does not",
-        ),
     ] {
         let said = said(&with(of_input), flat(&x, 60));
         assert!(said.contains(sentence), "{said}\n not {sentence}");
