@@ -478,8 +478,8 @@ async fn planes_are_bound_by_name_and_a_mask_tells_a_masked_plane_and_a_pixel_th
     // The camera sends green before red, and a third plane.
     let planes = ["green", "blue", "red"];
     let eye =
-        v1::SignalSpec { rate: Some(v1::Rate { num: 100, den: 1 }), ..signal("eye", "frames", &planes) };
-    let rig = server.open(pipeline("masks", [eye])).await;
+        |planes: &[&str]| v1::SignalSpec { channels: signal("eye", "frames", planes).channels, ..film(100) };
+    let rig = server.open(pipeline("masks", [eye(&planes)])).await;
     let of = |seq: u64, values: &[f32]| v1::Frame {
         tensor: Some(tensor::message(&Tensor::from_f32(&[1, 3, 2, 3], values))),
         first_index: seq,
@@ -497,7 +497,7 @@ async fn planes_are_bound_by_name_and_a_mask_tells_a_masked_plane_and_a_pixel_th
     let masked = v1::Frame { mask: vec![true, true, false], ..of(1, &[1.0; 18]) };
     assert_eq!(sent(&rig, masked).await, [[0.0; 6], [1.0; 6]].as_flattened());
     rig.close().await;
-    let refused = server.try_open(pipeline("masks", [film(100)])).await.err().expect("a refusal");
+    let refused = server.try_open(pipeline("masks", [eye(&["camera"])])).await.err().expect("a refusal");
     refused.is(422, "invalid", &["2 of 2 channels are missing", "red, green"]);
     server.stop().await;
 }
