@@ -11,7 +11,7 @@ use crate::registry::ready::ReadyVersion;
 use crate::registry::surface::BoundInput;
 use crate::signal::image::Image;
 use crate::signal::input::{ChannelSpec, Fill, InputChannels, InputSpec};
-use crate::signal::op::Op;
+use crate::signal::op::{Op, channels_for};
 
 /// A streamed input of a plan.
 #[derive(Clone, Debug)]
@@ -57,7 +57,12 @@ impl PlanInput {
                     .collect(),
             ),
             // Ports have fixed rows: a model of any montage takes as many channels as its graph has.
-            (None, Some(Channels::Any | Channels::Count(_)) | None) => InputChannels::Count(bound.channels),
+            // Where a chain makes other values of them, so many as make a row, or as the manifest says.
+            (None, Some(Channels::Count(n))) => InputChannels::Count(*n as usize),
+            (None, Some(Channels::Any) | None) => match channels_for(&input.preprocess, bound.channels) {
+                Some(n) => InputChannels::Count(n),
+                None => InputChannels::Any,
+            },
         };
         Ok(Self {
             signal,

@@ -350,6 +350,12 @@ impl Aligner {
         self.feeds[input].as_ref().map_or(0.0, |feed| feed.chain.delay_ms())
     }
 
+    /// Thresholds of an input's crossings by column, in the unit of what enters them; NaN: none yet. Empty: its chain has
+    /// none.
+    pub fn thresholds(&self, input: usize) -> &[f64] {
+        self.feeds[input].as_ref().map_or(&[], |feed| feed.chain.thresholds())
+    }
+
     /// Values per bin of an input: its channels, times the samples of a bin where `bin` keeps all. `None`: no signal
     /// feeds it.
     pub fn width(&self, input: usize) -> Option<usize> {

@@ -26,8 +26,7 @@ pub mod montage; // a signal's channels to a model's
 pub mod image; // channels that are images
 mod unit; // SI prefixes
 pub mod chain; // the ops of one input, around `bin`
-mod smooth; // causal kernels
-mod zscore; // running, calibrated, given statistics
+mod ops; // each of them at work
 pub mod trial; // markers that start and end trials
 mod log; // where a call writes down what happened
 #[cfg(test)]

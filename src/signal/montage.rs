@@ -33,12 +33,23 @@ pub struct Montage {
     sources: Vec<Source>,
     /// Where the terms of channel c end; they begin where those of c − 1 end. None: the channel is absent.
     ends: Vec<usize>,
-    /// Every channel is the signal's at the same place, raw as it is.
-    plain: bool,
+    /// How a row is laid out.
+    layout: Layout,
     /// Values of one channel: the pixels of an image, else 1.
     pixels: usize,
     /// Values of a raw row of the signal.
     raw_width: usize,
+}
+
+/// The quickest way to lay out a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Layout {
+    /// Every channel is the signal's at the same place, raw as it is.
+    Plain,
+    /// Every channel has one source.
+    OneEach,
+    /// Sums, absent channels, and images that are not as they are.
+    Sums,
 }
 
 impl Montage {
@@ -96,9 +107,13 @@ impl Montage {
             .collect();
         let as_it_is = |(c, s): (usize, &Source)| s.channel == c && s.gain == 1.0 && s.offset == 0.0;
         let one_each = ends.iter().enumerate().all(|(c, end)| *end == c + 1);
-        let plain = ends.len() == have && one_each && sources.iter().enumerate().all(as_it_is);
         let pixels = input.pixels();
-        Ok(Self { sources, ends, plain, pixels, raw_width: have * pixels })
+        let layout = match ends.len() == have && sources.iter().enumerate().all(as_it_is) {
+            true if one_each => Layout::Plain,
+            _ if one_each && pixels == 1 => Layout::OneEach,
+            _ => Layout::Sums,
+        };
+        Ok(Self { sources, ends, layout, pixels, raw_width: have * pixels })
     }
 
     /// Values of one channel: the pixels of an image, else 1.
@@ -139,17 +154,22 @@ impl Montage {
     /// One raw row of the signal to one row of the input, appended to `out`. What is not finite, and what is absent,
     /// is NaN.
     pub fn apply(&self, raw: &[f64], out: &mut Vec<f64>) {
-        if self.plain {
-            out.extend(raw.iter().map(|&x| if x.is_finite() { x } else { f64::NAN }));
-            return;
-        }
-        for c in 0..self.channels() {
-            let terms = self.terms(c);
-            out.extend((0..self.pixels).map(|p| {
-                let value = |s: &Source| raw[s.channel * self.pixels + p] * s.gain + s.offset;
-                let sum: f64 = terms.iter().map(value).sum();
-                if sum.is_finite() && !terms.is_empty() { sum } else { f64::NAN }
-            }));
+        let known = |x: f64| if x.is_finite() { x } else { f64::NAN };
+        match self.layout {
+            Layout::Plain => out.extend(raw.iter().map(|&x| known(x))),
+            Layout::OneEach => {
+                out.extend(self.sources.iter().map(|s| known(raw[s.channel] * s.gain + s.offset)));
+            }
+            Layout::Sums => {
+                for c in 0..self.channels() {
+                    let terms = self.terms(c);
+                    out.extend((0..self.pixels).map(|p| {
+                        let value = |s: &Source| raw[s.channel * self.pixels + p] * s.gain + s.offset;
+                        let sum: f64 = terms.iter().map(value).sum();
+                        if terms.is_empty() { f64::NAN } else { known(sum) }
+                    }));
+                }
+            }
         }
     }
 }

@@ -2,19 +2,19 @@
 
 use std::num::NonZeroU64;
 
-use super::chain::{Chain, ChainSite};
+use super::chain::{Chain, ChainSite, Columns};
 use super::feed::Feed;
 use super::image::Image;
-use super::input::InputSpec;
+use super::input::{InputChannels, InputSpec};
 use super::montage::Montage;
-use super::op::{Op, Reduce};
+use super::op::Op;
 use super::pace::Pace;
 use super::refusal::SignalError;
 use super::track::{Placed, Track};
 use super::trial::ResetOn;
 use crate::domain::settings::{BinsBy, ChannelsBy, Policies, TrialMarks};
 use crate::domain::signal::{ClockBy, SignalSpec, SignalType};
-use crate::domain::time::ns_from_ms;
+use crate::domain::time::{Rate, ns_from_ms};
 
 /// Widest bin: a day. Products with it stay within 128 bits.
 const MAX_WIDTH_NS: u64 = 86_400 * 1_000_000_000;
@@ -89,7 +89,7 @@ impl Plan {
             track.required |= spec.required;
             track.used.iter_mut().enumerate().for_each(|(c, used)| *used |= feed.montage.uses(c));
             // Only sums can take what came late.
-            track.counts &= feed.chain.reduce() == Reduce::Sum;
+            track.counts &= feed.chain.sums();
             feeds.push(Some(feed));
         }
         let none_required = tracks.iter().all(|track| !track.required);
@@ -265,23 +265,68 @@ fn feed(
 ) -> Result<Feed, SignalError> {
     let field = |what: &str| format!("input `{}`: {what}", spec.name);
     if let (Some(trained), Some(rate)) = (spec.rate, signal.rate)
-        && u64::from(trained.num) * u64::from(rate.den) != u64::from(rate.num) * u64::from(trained.den)
-        && !spec.chain.iter().any(|op| matches!(op, Op::Decimate { .. }))
+        && !suits(trained, rate, &spec.chain)
     {
         let found = format!("{} Hz (signal `{}`)", rate.hz(), signal.name);
-        return Err(SignalError::mismatch(field("rate"), format!("{} Hz", trained.hz()), found));
+        return Err(SignalError::mismatch(field("rate"), rates(trained, &spec.chain), found));
     }
     let montage = Montage::new(spec, signal, channels_by, warnings)?;
     let site = ChainSite {
-        input: &spec.name,
         kind: signal.kind,
         sample: pace,
         bin_width_ns: width_ns,
-        channels: montage.width(),
+        channels: columns(spec, signal, &montage),
     };
     let chain = match spec.image {
-        Some(image) => Chain::new(&image.by_pixel(&spec.chain, montage.channels()), site)?,
-        None => Chain::new(&spec.chain, site)?,
+        Some(image) => Chain::new(&image.by_pixel(&spec.chain, montage.channels()), site),
+        None => Chain::new(&spec.chain, site),
     };
+    let chain = chain.map_err(|error| error.of_input(&spec.name))?;
     Ok(Feed::new(spec.clone(), track, signal, montage, chain))
+}
+
+/// Whether a signal of `rate` may feed a model that was trained on `trained`: it is that rate, or the chain decimates
+/// it to that.
+fn suits(trained: Rate, rate: Rate, chain: &[Op]) -> bool {
+    let (want, have) =
+        (u128::from(trained.num) * u128::from(rate.den), u128::from(rate.num) * u128::from(trained.den));
+    want == have || factor(chain).and_then(|factor| want.checked_mul(factor)) == Some(have)
+}
+
+/// By how much a chain decimates; `None` beyond all rates.
+fn factor(chain: &[Op]) -> Option<u128> {
+    chain.iter().try_fold(1u128, |all, op| match op {
+        Op::Decimate { factor, .. } => all.checked_mul((*factor).into()),
+        _ => Some(all),
+    })
+}
+
+fn rates(trained: Rate, chain: &[Op]) -> String {
+    match factor(chain) {
+        Some(factor @ 2..) => format!(
+            "{} Hz, or {} Hz, which its chain decimates to that",
+            trained.hz(),
+            trained.hz() * factor as f64
+        ),
+        _ => format!("{} Hz", trained.hz()),
+    }
+}
+
+/// The channels of an input with their groups, pixel by pixel of an image: the model's own, else the signal's.
+fn columns(spec: &InputSpec, signal: &SignalSpec, montage: &Montage) -> Columns {
+    let one = |j: usize| {
+        let c = j / montage.pixels();
+        let own = match &spec.channels {
+            InputChannels::Named(named) => named.get(c),
+            InputChannels::Any | InputChannels::Count(_) => None,
+        };
+        let source = montage.terms(c).first().and_then(|term| signal.channels.get(term.channel));
+        let name = own.map(|own| &own.name).or(source.map(|source| &source.name));
+        let name = name.filter(|name| !name.is_empty()).cloned().unwrap_or_else(|| c.to_string());
+        let group = own.map(|own| &own.group).filter(|group| !group.is_empty());
+        let group = group.or(source.map(|source| &source.group)).cloned();
+        // An absent channel is in no reference, whatever its group.
+        (name, group.unwrap_or_else(|| "absent".into()), vec![j])
+    };
+    (0..montage.width()).map(one).collect()
 }

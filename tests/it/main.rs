@@ -1,5 +1,7 @@
 //! All tests that look at latentd from outside its rooms: one binary, linked once.
 
+mod broadband; // many electrodes, from i16 to counts
+mod continuous; // sampled signals through a chain
 mod deadlines; // lag, silence, the end
 mod durability; // what a rig was told against what is found afterwards
 mod engine; // a failing engine, in process

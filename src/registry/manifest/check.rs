@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use super::{Channels, InputType, Manifest, Mode, StateInit, StateKind};
 use crate::domain::time::ns_from_ms;
-use crate::error::clip;
 use crate::registry::file::is_plain_name;
 use crate::registry::finding::{Finding, Findings, quoted};
-use crate::signal::op::{Kernel, Numbers, Op, Reduce, ZscoreMode};
+use crate::signal::op::{Numbers, Op, Reduce, ZscoreMode, values_per_bin};
+use crate::signal::refusal::OpError;
 
 /// Longest window and longest hop (bins).
 const MOST_BINS: u32 = 65_536;
@@ -63,32 +63,8 @@ pub fn unserved(file: &str, manifest: &Manifest) -> Findings {
                 quoted(input.kind.word()),
             );
         }
-        for (j, op) in input.preprocess.iter().enumerate() {
-            if let Some(word) = unserved_op(op) {
-                sheet.not_yet(
-                    format!("input[{i}].preprocess[{j}]"),
-                    "bin, scale, sqrt, log1p, clip, smooth or zscore",
-                    quoted(word),
-                );
-            }
-        }
     }
     sheet.findings
-}
-
-fn unserved_op(op: &Op) -> Option<&'static str> {
-    match op {
-        Op::Bin { reduce: Some(Reduce::All) } => Some("bin with reduce = \"all\""),
-        Op::Bin { .. } | Op::Scale { .. } | Op::Sqrt {} | Op::Log1p {} | Op::Clip { .. } => None,
-        Op::Smooth { .. } => None,
-        Op::Zscore { .. } => None,
-        Op::Reference { .. } => Some("reference"),
-        Op::Butterworth { .. } => Some("butterworth"),
-        Op::Notch { .. } => Some("notch"),
-        Op::Decimate { .. } => Some("decimate"),
-        Op::ThresholdCrossings { .. } => Some("threshold_crossings"),
-        Op::BandPower { .. } => Some("band_power"),
-    }
 }
 
 /// What was found so far in one file.
@@ -246,15 +222,17 @@ impl Sheet<'_> {
                     "nothing",
                 );
             }
-            let binned_at = input.preprocess.iter().position(|op| matches!(op, Op::Bin { .. }));
-            if let (InputType::SpikeEvents | InputType::AddressEvents, Some(at @ 1..)) =
-                (input.kind, binned_at)
-            {
+            if input.kind == InputType::Latent && !input.preprocess.is_empty() {
                 self.wrong(
-                    format!("input[{i}].preprocess[{at}]"),
-                    "`bin` before every other op, since events have no values of their own",
-                    format!("{at} ops before it"),
+                    format!("input[{i}].preprocess"),
+                    "no ops with type latent: what a stage gives is taken as it is",
+                    format!("{} of them", input.preprocess.len()),
                 );
+            }
+            if let Some(kind) = input.kind.signal()
+                && let Err(error) = crate::signal::chain::check_places(&input.preprocess, kind)
+            {
+                self.op(i, error);
             }
             if input.kind.is_image() {
                 self.image_chain(i, &input.preprocess);
@@ -276,7 +254,7 @@ impl Sheet<'_> {
                 self.wrong(
                     format!("input[{i}].preprocess[{j}]"),
                     "bin (sum, mean or last), scale, sqrt, log1p, clip, smooth or zscore on images",
-                    clip(&format!("{op:?}")),
+                    quoted(op.word()),
                 );
             }
         }
@@ -284,54 +262,31 @@ impl Sheet<'_> {
 
     /// The parameters of each op; the formulas are the signal room's.
     fn chain(&mut self, i: usize, ops: &[Op], channels: Option<Channels>) {
-        let mut bins = 0;
         for (j, op) in ops.iter().enumerate() {
-            let key = |word: &str| format!("input[{i}].preprocess[{j}].{word}");
-            let positive = |x: &Option<f64>| x.is_some_and(|x| x.is_finite() && x > 0.0);
-            let told = |x: &Option<f64>| x.map_or_else(|| "nothing".into(), |x| x.to_string());
-            match op {
-                Op::Bin { .. } | Op::BandPower { .. } => {
-                    bins += 1;
-                    if bins == 2 {
-                        self.wrong(format!("input[{i}].preprocess[{j}]"), "one op that bins", "a second");
-                    }
-                }
-                Op::Scale { factor, offset } if !factor.is_finite() || !offset.is_finite() => {
-                    self.wrong(key("factor"), "finite numbers", format!("{factor} and {offset}"));
-                }
-                Op::Clip { min, max } if !(min.is_finite() && max.is_finite() && min <= max) => {
-                    self.wrong(key("min"), "finite min <= max", format!("{min} and {max}"));
-                }
-                Op::Smooth { kernel: Kernel::HalfGaussian, sigma_ms, .. } if !positive(sigma_ms) => {
-                    self.wrong(key("sigma_ms"), "a finite number > 0", told(sigma_ms));
-                }
-                Op::Smooth { kernel: Kernel::Exponential | Kernel::ExponentialFir, tau_ms, .. }
-                    if !positive(tau_ms) =>
-                {
-                    self.wrong(key("tau_ms"), "a finite number > 0", told(tau_ms));
-                }
-                Op::Zscore { mode: ZscoreMode::Running, tau_s, .. }
-                    if tau_s.is_some_and(|tau| !tau.is_finite() || tau < 0.0) =>
-                {
-                    self.wrong(key("tau_s"), "a finite number of seconds, 0 or more", told(tau_s));
-                }
-                Op::Zscore { mode: ZscoreMode::Calibration, seconds, .. } if !positive(seconds) => {
-                    self.wrong(key("seconds"), "a finite number > 0", told(seconds));
-                }
-                Op::Zscore { mode: ZscoreMode::Fixed, mean, std, .. } => {
-                    self.numbers(key("mean"), mean, channels, |x| x.is_finite());
-                    self.numbers(key("std"), std, channels, |x| x.is_finite() && x >= 0.0);
-                }
-                _ => {}
+            if let Err(error) = op.check() {
+                self.op(i, OpError { place: j, ..error });
+            }
+            if let Op::Zscore { mode: ZscoreMode::Fixed, mean, std, .. } = op {
+                let key = |word: &str| format!("input[{i}].preprocess[{j}].{word}");
+                let channels = match channels {
+                    Some(Channels::Count(n)) => values_per_bin(&ops[..j], n as usize),
+                    _ => None,
+                };
+                self.numbers(key("mean"), mean, channels, |x| x.is_finite());
+                self.numbers(key("std"), std, channels, |x| x.is_finite() && x >= 0.0);
             }
         }
+    }
+
+    fn op(&mut self, i: usize, error: OpError) {
+        self.wrong(format!("input[{i}].{}", error.field()), error.expected, error.found);
     }
 
     fn numbers(
         &mut self,
         key: String,
         numbers: &Option<Numbers>,
-        channels: Option<Channels>,
+        channels: Option<usize>,
         good: impl Fn(f64) -> bool,
     ) {
         match numbers {
@@ -343,8 +298,8 @@ impl Sheet<'_> {
             Some(Numbers::Here(all)) => {
                 if let Some(bad) = all.iter().find(|x| !good(**x)) {
                     self.wrong(key, "finite numbers (a deviation: 0 or more)", bad.to_string());
-                } else if let Some(Channels::Count(n)) = channels
-                    && all.len() != n as usize
+                } else if let Some(n) = channels
+                    && all.len() != n
                     && all.len() != 1
                 {
                     self.wrong(key, format!("{n} numbers, one per channel"), all.len().to_string());

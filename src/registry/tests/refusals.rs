@@ -214,10 +214,6 @@ fn what_is_known_and_not_served_yet_says_so() {
             format!("{XY}[[tap]]\ntensor = \"inner\"\n"),
             "tap[0].tensor: expected an output of the graph, found `inner`, an inner tensor or none",
         ),
-        (
-            XY.replace("tensor = \"x\"\n", "tensor = \"x\"\npreprocess = [{ op = \"notch\", hz = 50.0 }]\n"),
-            "input[0].preprocess[0]: expected bin, scale, sqrt, log1p, clip, smooth or zscore, found `notch`",
-        ),
     ] {
         let dims = [batch(), 3.into()];
         let said = said(&manifest, through("Identity", &dims, &dims));

@@ -1,5 +1,6 @@
 //! The promises of this room, one by one, through its door.
 
+mod chains; // sampled signals through their ops
 mod clocks; // time: t0, other clocks, epochs, stamps
 mod gaps; // what was lost, is late, came again, stalls
 mod images; // images and event cameras
