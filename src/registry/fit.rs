@@ -14,9 +14,12 @@ use crate::domain::time::{Rate, ns_from_ms};
 use crate::error::there_is;
 use crate::graph::{Dim, Side, TensorInfo};
 use crate::signal::chain::{Chain, ChainSite, Columns};
+use crate::signal::image::Image;
 use crate::signal::op::{Numbers, Op, Reduce, channels_for, values_per_bin};
 use crate::signal::pace::Pace;
 use crate::signal::refusal::OpError;
+
+mod bin; // one bin of a streamed input
 
 /// Lays a completed manifest over its graph. Everything that does not fit is named in one answer.
 pub fn bind(version: &VersionBytes) -> Result<Surface, Findings> {
@@ -302,36 +305,47 @@ impl<'a> Fit<'a> {
             let Some(port) = self.find(&format!("{key}.tensor"), &input.tensor, Side::Input) else {
                 continue;
             };
-            let mut row = self.row(&key, port, Side::Input, input.batch_axis);
-            let channels = self.channels(&key, i, port, &mut row);
+            let mut row = self.streamed_row(&key, port, input.batch_axis);
+            let Some(bins) = self.bins(&key, port, &mut row) else { continue };
+            let bin = self.channels(&key, i, port, &mut row);
+            let values = bin.map(|(channels, image)| channels * image.map_or(1, Image::pixels));
             let mask_port = input.mask_tensor.as_ref().and_then(|mask| {
                 let mask_key = format!("{key}.mask_tensor");
                 let mask_port = self.find(&mask_key, mask, Side::Input)?;
-                let mut mask_row = self.row(&mask_key, mask_port, Side::Input, None);
-                mask_row.fill(channels.unwrap_or(0));
+                let mut mask_row = self.streamed_row(&mask_key, mask_port, None);
+                let mask_bins = self.bins(&mask_key, mask_port, &mut mask_row)?;
+                mask_row.fill(values.unwrap_or(0));
                 let info = &self.version.signature.inputs[mask_port];
-                if mask_row.shape().map(|shape| shape.iter().product()) != channels && channels.is_some() {
+                if mask_row.shape().map(|shape| shape.iter().product()) != values && values.is_some() {
                     self.wrong(
                         mask_key,
-                        format!("one value per channel of {}", quoted(&input.tensor)),
+                        format!("one value per value of {}", quoted(&input.tensor)),
                         info.to_string(),
                     );
                 } else if !matches!(info.dtype, Dtype::F32 | Dtype::Bool | Dtype::U8) {
                     self.wrong(mask_key, "f32, bool or u8", info.to_string());
                 }
+                mask_row.dims.splice(0..0, mask_bins);
                 self.inputs[mask_port] = Some(mask_row);
                 Some(mask_port)
             });
+            row.dims.splice(0..0, bins);
             self.inputs[port] = Some(row);
-            if let Some(channels) = channels {
-                bound.push(BoundInput { input: i, port, mask_port, channels });
+            if let Some((channels, image)) = bin {
+                bound.push(BoundInput { input: i, port, mask_port, channels, image });
             }
         }
         bound
     }
 
-    /// How many values a row of the input has; manifest, channels' file, z-score and graph must agree.
-    fn channels(&mut self, key: &str, i: usize, port: usize, row: &mut Row) -> Option<usize> {
+    /// The channels of one bin, and what image each of them is; manifest, channels' file, z-score and graph must agree.
+    fn channels(
+        &mut self,
+        key: &str,
+        i: usize,
+        port: usize,
+        row: &mut Row,
+    ) -> Option<(usize, Option<Image>)> {
         let input = &self.version.manifest.inputs[i];
         let info = &self.version.signature.inputs[port];
         let named = self.version.channels.get(i).and_then(Option::as_ref).map(Vec::len);
@@ -348,8 +362,12 @@ impl<'a> Fit<'a> {
             Some(Ok(width)) => width,
             None => None,
         };
-        if let Some(width) = width {
-            row.fill(width);
+        match (&mut row.dims[..], width) {
+            ([planes @ (Dim::Symbol(_) | Dim::Unknown), _, _], Some(n)) if input.kind.is_image() => {
+                *planes = Dim::Fixed(n);
+            }
+            (_, Some(width)) if !input.kind.is_image() => row.fill(width),
+            _ => {}
         }
         let Some(shape) = row.shape() else {
             let found = match input.channels {
@@ -359,16 +377,22 @@ impl<'a> Fit<'a> {
             self.not_yet(format!("{key}.tensor"), "a row whose lengths are fixed", &found);
             return None;
         };
-        let elements = shape.iter().product();
+        let values: usize = shape.iter().product();
+        let image = self.image(key, i, info, &shape).ok()?;
+        let elements = values / image.map_or(1, |image| image.pixels());
         let long_axes = shape.iter().filter(|&&length| length != 1).count();
         let keeps_samples =
             input.preprocess.iter().any(|op| matches!(op, Op::Bin { reduce: Some(Reduce::All) }));
         if long_axes > if keeps_samples { 2 } else { 1 }
             && input.kind != InputType::Latent
+            && image.is_none()
             && self.version.has_manifest
             && told.is_none_or(|n| n == elements)
         {
-            self.wrong(format!("{key}.tensor"), "[batch, channels] with mode = \"step\"", info.to_string());
+            let mode = self.version.manifest.mode.word();
+            let bins = if self.version.manifest.window.is_some() { "bins, " } else { "" };
+            let expected = format!("[batch, {bins}channels] with mode = \"{mode}\"");
+            self.wrong(format!("{key}.tensor"), expected, info.to_string());
         }
         let as_it_has = format!("as {} has ({info})", quoted(&info.name));
         for (word, n) in [("channels", told), ("channels_file", named)] {
@@ -404,7 +428,7 @@ impl<'a> Fit<'a> {
                 }
             }
         }
-        Some(elements)
+        Some((elements, image))
     }
 
     fn statics(&mut self) -> Vec<Option<BoundStatic>> {
@@ -589,6 +613,14 @@ impl<'a> Fit<'a> {
     }
 
     fn result_row(&mut self, key: &str, port: usize, declared: Option<BatchAxis>) {
+        let info = &self.version.signature.outputs[port];
+        if let Some(window) = self.version.manifest.window
+            && window.hop_bins > 1
+            && !info.dtype.has_nan()
+        {
+            let expected = "a float, since it is NaN in the bins between two windows (hop_bins > 1)";
+            self.wrong(format!("{key}.tensor"), expected, info.to_string());
+        }
         if self.outputs[port].is_none() {
             let row = self.row(key, port, Side::Output, declared);
             self.outputs[port] = Some(row);

@@ -95,6 +95,8 @@ impl Aligner {
             self.end_by_hand(frame, None);
             return Ok(());
         };
+        let counted = self.tracks[t].pixels_of(frame)?;
+        let frame = &*counted;
         let known = self.grid;
         // By arrival a frame has its place once the session's own clock was heard.
         let placeless =

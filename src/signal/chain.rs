@@ -303,7 +303,8 @@ pub fn check_places(ops: &[Op], kind: SignalType) -> Result<(), OpError> {
 
 /// The ops before `bin`, itself, and those after it.
 fn split(ops: &[Op], kind: SignalType) -> Result<(&[Op], Written<'_>, &[Op]), OpError> {
-    let sampled = kind == SignalType::Continuous;
+    let sampled = matches!(kind, SignalType::Continuous | SignalType::Frames);
+    let of_samples = if kind == SignalType::Frames { Reduce::Last } else { Reduce::Mean };
     let crossings = ops.iter().position(|op| matches!(op, Op::ThresholdCrossings { .. }));
     let mut bins =
         ops.iter().enumerate().filter(|(_, op)| matches!(op, Op::Bin { .. } | Op::BandPower { .. }));
@@ -314,17 +315,17 @@ fn split(ops: &[Op], kind: SignalType) -> Result<(&[Op], Written<'_>, &[Op]), Op
     let (at, binning, behind) = match written {
         Some((at, Op::Bin { reduce })) => {
             let sums = !sampled || crossings.is_some_and(|place| place < at);
-            let implied = if sums { Reduce::Sum } else { Reduce::Mean };
+            let implied = if sums { Reduce::Sum } else { of_samples };
             (at, Written::Reduce(reduce.unwrap_or(implied)), at + 1)
         }
         Some((at, op)) => (at, Written::Power(op), at + 1),
         None => match crossings {
             Some(place) if sampled => (place + 1, Written::Reduce(Reduce::Sum), place + 1),
-            _ if sampled => (ops.len(), Written::Reduce(Reduce::Mean), ops.len()),
+            _ if sampled => (ops.len(), Written::Reduce(of_samples), ops.len()),
             _ => (0, Written::Reduce(Reduce::Sum), 0),
         },
     };
-    if kind == SignalType::SpikeEvents {
+    if matches!(kind, SignalType::SpikeEvents | SignalType::AddressEvents) {
         let expected = "`bin` before every other op, since events have no values of their own";
         if let Written::Power(op) = binning {
             return Err(OpError::new("", expected, format!("`{}`", op.word())).at(at));

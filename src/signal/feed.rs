@@ -72,6 +72,7 @@ impl Feed {
     pub fn new(spec: InputSpec, track: usize, from: &SignalSpec, montage: Montage, chain: Chain) -> Self {
         let has_absent = (0..montage.channels()).any(|c| montage.is_absent(c));
         let filling = Filling::new(chain.width());
+        let raw_width = montage.raw_width();
         let (values, rows, state) = (Vec::new(), Vec::new(), Vec::new());
         Self {
             spec,
@@ -79,8 +80,8 @@ impl Feed {
             montage,
             chain,
             nan_before: false,
-            events: from.kind == SignalType::SpikeEvents,
-            nothing: vec![0.0; from.channels.len()],
+            events: matches!(from.kind, SignalType::SpikeEvents | SignalType::AddressEvents),
+            nothing: vec![0.0; raw_width],
             has_absent,
             filling,
             values,
@@ -104,7 +105,7 @@ impl Feed {
     fn lay_out(&mut self, bin: Option<&OpenBin>) {
         self.rows.clear();
         self.state.clear();
-        self.state.resize(self.montage.channels(), Value::Good);
+        self.state.resize(self.montage.width(), Value::Good);
         let mut masked: &[bool] = &[];
         if let Some(bin) = bin {
             bin.rows.chunks_exact(self.nothing.len()).for_each(|raw| self.montage.apply(raw, &mut self.rows));
@@ -114,10 +115,12 @@ impl Feed {
             self.montage.apply(&self.nothing, &mut self.rows);
         }
         if self.has_absent || !masked.is_empty() {
-            for (c, state) in self.state.iter_mut().enumerate() {
+            // A camera's one mask is that of all its planes.
+            let is_masked = |channel: usize| masked.get(channel).or(masked.last()) == Some(&true);
+            for (c, states) in self.state.chunks_exact_mut(self.montage.pixels()).enumerate() {
                 let terms = self.montage.terms(c);
-                if terms.is_empty() || terms.iter().any(|term| masked.get(term.channel) == Some(&true)) {
-                    *state = Value::Masked;
+                if terms.is_empty() || terms.iter().any(|term| is_masked(term.channel)) {
+                    states.fill(Value::Masked);
                 }
             }
         }
@@ -222,7 +225,7 @@ impl Feed {
     pub fn pass(&mut self, bin: Option<&OpenBin>, bins: u64) {
         let came = bin.map_or(0, |bin| bin.index.len());
         self.state.clear();
-        self.state.resize(self.montage.channels(), Value::Good);
+        self.state.resize(self.montage.width(), Value::Good);
         if came > 0 {
             self.lay_out(bin);
             self.chain.sample(&mut self.rows, bin.map_or(&[], |bin| &bin.index));

@@ -26,6 +26,7 @@ mod open_bins; // what came for bins that are still open
 mod closing; // one bin: whole, filled or skipped
 mod feed; // one input: from what came to its row
 pub mod montage; // a signal's channels to a model's
+pub mod image; // channels that are images
 mod unit; // SI prefixes
 pub mod chain; // the ops of one input, around `bin`
 mod ops; // each of them at work

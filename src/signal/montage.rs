@@ -35,6 +35,10 @@ pub struct Montage {
     ends: Vec<usize>,
     /// How a row is laid out.
     layout: Layout,
+    /// Values of one channel: the pixels of an image, else 1.
+    pixels: usize,
+    /// Values of a raw row of the signal.
+    raw_width: usize,
 }
 
 /// The quickest way to lay out a row.
@@ -44,7 +48,7 @@ enum Layout {
     Plain,
     /// Every channel has one source.
     OneEach,
-    /// Sums, and absent channels.
+    /// Sums, absent channels, and images that are not as they are.
     Sums,
 }
 
@@ -61,7 +65,7 @@ impl Montage {
             signal: signal.name.clone(),
             detail,
         };
-        let have = signal.channels.len();
+        let have = input.channels_in(signal);
         let counted = |expected: usize| match expected == have {
             true => Ok(()),
             false => Err(error(format!("expected {expected} channels, found {have}"))),
@@ -70,10 +74,12 @@ impl Montage {
             InputChannels::Any => (0..have).map(|c| vec![source(signal, c, 1.0)]).collect(),
             InputChannels::Count(n) => {
                 counted(*n)?;
-                warnings.push(format!(
-                    "input `{}`: its model names no channels; those of signal `{}` are taken in their order",
-                    input.name, signal.name
-                ));
+                if input.image.is_none() {
+                    warnings.push(format!(
+                        "input `{}`: its model names no channels; those of signal `{}` are taken in their order",
+                        input.name, signal.name
+                    ));
+                }
                 (0..have).map(|c| vec![source(signal, c, 1.0)]).collect()
             }
             InputChannels::Named(names) if by == ChannelsBy::Order => {
@@ -101,12 +107,28 @@ impl Montage {
             .collect();
         let as_it_is = |(c, s): (usize, &Source)| s.channel == c && s.gain == 1.0 && s.offset == 0.0;
         let one_each = ends.iter().enumerate().all(|(c, end)| *end == c + 1);
+        let pixels = input.pixels();
         let layout = match ends.len() == have && sources.iter().enumerate().all(as_it_is) {
             true if one_each => Layout::Plain,
-            _ if one_each => Layout::OneEach,
+            _ if one_each && pixels == 1 => Layout::OneEach,
             _ => Layout::Sums,
         };
-        Ok(Self { sources, ends, layout })
+        Ok(Self { sources, ends, layout, pixels, raw_width: have * pixels })
+    }
+
+    /// Values of one channel: the pixels of an image, else 1.
+    pub fn pixels(&self) -> usize {
+        self.pixels
+    }
+
+    /// Values of a row of the input, channel by channel.
+    pub fn width(&self) -> usize {
+        self.channels() * self.pixels
+    }
+
+    /// Values of a raw row of the signal.
+    pub fn raw_width(&self) -> usize {
+        self.raw_width
     }
 
     /// Channels of the input.
@@ -138,18 +160,24 @@ impl Montage {
             Layout::OneEach => {
                 out.extend(self.sources.iter().map(|s| known(raw[s.channel] * s.gain + s.offset)));
             }
-            Layout::Sums => out.extend((0..self.channels()).map(|c| {
-                let terms = self.terms(c);
-                let sum: f64 = terms.iter().map(|s| raw[s.channel] * s.gain + s.offset).sum();
-                if terms.is_empty() { f64::NAN } else { known(sum) }
-            })),
+            Layout::Sums => {
+                for c in 0..self.channels() {
+                    let terms = self.terms(c);
+                    out.extend((0..self.pixels).map(|p| {
+                        let value = |s: &Source| raw[s.channel * self.pixels + p] * s.gain + s.offset;
+                        let sum: f64 = terms.iter().map(value).sum();
+                        if terms.is_empty() { f64::NAN } else { known(sum) }
+                    }));
+                }
+            }
         }
     }
 }
 
 /// Raw to physical: a channel's own scale and offset stand before the signal's.
 fn source(signal: &SignalSpec, channel: usize, factor: f64) -> Source {
-    let own: Option<&Channel> = signal.channels.get(channel);
+    // A camera's one channel stands for all of its planes.
+    let own: Option<&Channel> = signal.channels.get(channel).or(signal.channels.last());
     let scale = own.and_then(|c| c.scale).unwrap_or(signal.scale);
     let offset = own.and_then(|c| c.offset).unwrap_or(signal.offset);
     Source { channel, gain: scale * factor, offset: offset * factor }

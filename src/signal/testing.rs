@@ -53,6 +53,7 @@ pub fn named_input(names: &[&str]) -> InputSpec {
         kind: SignalType::Binned,
         bin_width_ns: width(),
         channels: InputChannels::Named(names.iter().map(channel).collect()),
+        image: None,
         missing_ok: 0,
         fill: Fill::Zero,
         required: true,

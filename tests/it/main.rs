@@ -35,4 +35,5 @@ mod stamps; // stamps of 19 digits
 mod start; // starts that must fail
 mod support; // the real binary, small models, rigs
 mod usage; // memory and processor time
+mod window; // models that take several bins at once, images, event cameras
 mod writers; // who may write

@@ -175,6 +175,7 @@ fn plan(ops: Vec<Op>, stream: Stream) -> Plan {
         kind: SignalType::Continuous,
         bin_width_ns: stream.bin_ns(),
         channels: InputChannels::Any,
+        image: None,
         missing_ok: 0,
         fill: Fill::Zero,
         required: true,

@@ -6,8 +6,11 @@ use super::{Channels, InputType, Manifest, Mode, StateInit, StateKind};
 use crate::domain::time::ns_from_ms;
 use crate::registry::file::is_plain_name;
 use crate::registry::finding::{Finding, Findings, quoted};
-use crate::signal::op::{Numbers, Op, ZscoreMode, values_per_bin};
+use crate::signal::op::{Numbers, Op, Reduce, ZscoreMode, values_per_bin};
 use crate::signal::refusal::OpError;
+
+/// Longest window and longest hop (bins).
+const MOST_BINS: u32 = 65_536;
 
 /// What is wrong in the manifest itself.
 pub(super) fn check(file: &str, manifest: &Manifest) -> Findings {
@@ -29,8 +32,12 @@ pub(super) fn check(file: &str, manifest: &Manifest) -> Findings {
 /// What the manifest asks for that this version of latentd knows but does not serve yet.
 pub fn unserved(file: &str, manifest: &Manifest) -> Findings {
     let mut sheet = Sheet { file, findings: Findings::none() };
-    if manifest.mode != Mode::Step {
-        sheet.not_yet("mode", "step", quoted(manifest.mode.word()));
+    if !matches!(manifest.mode, Mode::Step | Mode::Window) {
+        sheet.not_yet("mode", "step or window", quoted(manifest.mode.word()));
+    }
+    if manifest.mode == Mode::Window && !manifest.states.is_empty() {
+        let found = format!("{} of them", manifest.states.len());
+        sheet.not_yet("state", "no [[state]] with mode = \"window\"", found);
     }
     if !manifest.noise.is_empty() {
         sheet.not_yet("noise", "no noise inputs", format!("{} of them", manifest.noise.len()));
@@ -49,10 +56,10 @@ pub fn unserved(file: &str, manifest: &Manifest) -> Findings {
         if input.form.is_some() {
             sheet.not_yet(format!("input[{i}].as"), "counts per bin", "`tokens`");
         }
-        if let InputType::Frames | InputType::AddressEvents | InputType::Markers = input.kind {
+        if input.kind == InputType::Markers {
             sheet.not_yet(
                 format!("input[{i}].type"),
-                "spike_events, binned, continuous or latent",
+                "spike_events, binned, continuous, frames, address_events or latent",
                 quoted(input.kind.word()),
             );
         }
@@ -227,7 +234,29 @@ impl Sheet<'_> {
             {
                 self.op(i, error);
             }
+            if input.kind.is_image() {
+                self.image_chain(i, &input.preprocess);
+            }
             self.chain(i, &input.preprocess, input.channels);
+        }
+    }
+
+    /// What is done to images is done to each pixel by itself.
+    fn image_chain(&mut self, i: usize, ops: &[Op]) {
+        for (j, op) in ops.iter().enumerate() {
+            let by_pixel = match op {
+                Op::Bin { reduce } => *reduce != Some(Reduce::All),
+                Op::Scale { .. } | Op::Sqrt {} | Op::Log1p {} | Op::Clip { .. } => true,
+                Op::Smooth { .. } | Op::Zscore { .. } => true,
+                _ => false,
+            };
+            if !by_pixel {
+                self.wrong(
+                    format!("input[{i}].preprocess[{j}]"),
+                    "bin (sum, mean or last), scale, sqrt, log1p, clip, smooth or zscore on images",
+                    quoted(op.word()),
+                );
+            }
         }
     }
 
@@ -321,6 +350,12 @@ impl Sheet<'_> {
                 );
             } else if !told && manifest.mode == mode && mode != Mode::Trial {
                 self.wrong(word, format!("a table [{word}] with mode = \"{word}\""), "nothing");
+            }
+        }
+        let Some(window) = &manifest.window else { return };
+        for (word, bins) in [("size_bins", window.size_bins), ("hop_bins", window.hop_bins)] {
+            if bins == 0 || bins > MOST_BINS {
+                self.wrong(format!("window.{word}"), format!("1 to {MOST_BINS}"), bins.to_string());
             }
         }
     }

@@ -149,10 +149,11 @@ batch_axis = 2
     assert_eq!(files, ["std.npy", "units.csv"]);
     let unserved = unserved("m/model.toml", &manifest);
     let keys: Vec<&str> = unserved.0.iter().map(|finding| finding.key.as_str()).collect();
-    assert_eq!(keys, ["mode", "state[0].kind", "input[1].as",]);
+    assert_eq!(keys, ["state", "state[0].kind", "input[1].as"]);
     assert_eq!(
         unserved.0[0].to_string(),
-        "m/model.toml: mode: expected step, found `window`, which this version does not serve yet"
+        "m/model.toml: state: expected no [[state]] with mode = \"window\", found 1 of them, which this version does not \
+         serve yet"
     );
 }
 
@@ -334,6 +335,16 @@ fn each_refusal_names_file_key_expected_and_found() {
         ),
         ("mode = \"window\"", "window: expected a table [window] with mode = \"window\", found nothing"),
         ("[window]\nsize_bins = 5", "window: expected mode = \"window\" where [window] stands, found `step`"),
+        ("mode = \"window\"\n[window]\nsize_bins = 0", "window.size_bins: expected 1 to 65536, found 0"),
+        (
+            "mode = \"window\"\n[window]\nsize_bins = 5\nhop_bins = 70000",
+            "window.hop_bins: expected 1 to 65536, found 70000",
+        ),
+        ("mode = \"window\"\n[window]\nhop_bins = 5", "window.size_bins: expected a value, found nothing"),
+        (
+            "[[input]]\nname = \"a\"\ntensor = \"x\"\ntype = \"frames\"\npreprocess = [{ op = \"notch\", hz = 50.0 }]",
+            "input[0].preprocess[0]: expected bin (sum, mean or last), scale, sqrt, log1p, clip, smooth or zscore on images, found `notch`",
+        ),
         ("[serve]\nmax_batch = 0", "serve.max_batch: expected 1 to 65536, found 0"),
         (
             "[serve]\ndevice = \"gpu\"",

@@ -191,7 +191,16 @@ fn outputs_that_are_not_finite_are_refused_from_silence_and_from_drawn_inputs() 
 #[test]
 fn what_is_known_and_not_served_yet_says_so() {
     for (manifest, sentence) in [
-        (format!("mode = \"window\"\n[window]\nsize_bins = 5\n{XY}"), "mode: expected step, found `window`"),
+        (
+            format!("mode = \"trial\"\n[trial]\nmax_bins = 5\n{XY}"),
+            "mode: expected step or window, found `trial`",
+        ),
+        (
+            format!(
+                "mode = \"window\"\n[window]\nsize_bins = 5\n{XY}[[state]]\ninput = \"h\"\noutput = \"hn\"\n"
+            ),
+            "state: expected no [[state]] with mode = \"window\", found 1 of them",
+        ),
         (format!("{XY}[[noise]]\ntensor = \"eps\"\n"), "noise: expected no noise inputs, found 1 of them"),
         (
             format!("{XY}[[state]]\ninput = \"h\"\noutput = \"hn\"\nkind = \"ring\"\naxis = 1\nmax = 5\n"),
