@@ -28,6 +28,7 @@ check: ## form, lints, docs, layers; under a minute when warm
 	$(CARGO) test --quiet --test it layers
 
 test: setup check ## everything that must be green before a change is shown
+	@$(PYTHON) setup/rig.py
 	$(CARGO) test
 
 test-all: test ## also what takes minutes, one after the other since deadlines are measured

@@ -15,7 +15,7 @@ use crate::domain::caller::Caller;
 use crate::domain::ids::{RunId, SessionId};
 use crate::domain::output::OutputSpec;
 use crate::domain::settings::{Ack, Open, ResetScope};
-use crate::domain::signal::{SignalRole, SignalType};
+use crate::domain::signal::{SignalRole, SignalSpec, SignalType};
 use crate::domain::tensor::Tensor;
 use crate::domain::time::Stamp;
 use crate::error::{Fault, Kind, clip, there_is};
@@ -66,13 +66,30 @@ impl Live {
         Self { models, recorder, limits, table, tasks: TaskTracker::new() }
     }
 
-    /// Opens a session, or with `dry_run` only says what it would be.
+    /// Opens a session, or with `dry_run` only says what it would be. One whose caller has left by then (its deadline
+    /// passed, its connection broke) is closed again.
     /// Errors: `not_found` (pipeline, version), `invalid`, `overloaded`, `unavailable`, `unsupported`.
     pub async fn open(self: &Arc<Self>, who: &Caller, ask: v1::OpenRequest) -> Result<v1::OpenReply, Fault> {
+        let (give, take) = oneshot::channel();
+        let mut opening = Opening { live: Arc::clone(self), take };
         // A task of its own: a caller that leaves must not leave a run without a session.
         let (live, who) = (Arc::clone(self), who.clone());
-        let opening = self.tasks.spawn(async move { live.open_whole(&who, ask).await });
-        opening.await.map_err(|_| Fault::panicked())?
+        self.tasks.spawn(async move {
+            let opened = live.open_whole(&who, ask).await;
+            if let Err(Ok(opened)) = give.send(opened) {
+                live.close_unheard(&opened).await;
+            }
+        });
+        (&mut opening.take).await.map_err(|_| Fault::panicked())?
+    }
+
+    /// Closes a session that nobody was told of.
+    async fn close_unheard(&self, opened: &v1::OpenReply) {
+        let Ok(session) = self.table.get(&opened.session) else { return };
+        if self.table.remove(session.id).is_some() {
+            tracing::info!(session.id = %session.id, "session closed: its opener had left");
+            session.close("its opener had left before it was told of it", true).await;
+        }
     }
 
     async fn open_whole(&self, who: &Caller, ask: v1::OpenRequest) -> Result<v1::OpenReply, Fault> {
@@ -126,7 +143,7 @@ impl Live {
                 let head = self.run_head(
                     run,
                     session,
-                    &Opening {
+                    &HeadParts {
                         plan: &plan,
                         open: &open,
                         opened: &opened,
@@ -149,6 +166,7 @@ impl Live {
             }
             None => None,
         };
+        let source_delay = source_delay(&plan, &open);
         let keeps_data = open.signals.iter().map(|spec| keeps_data(spec.kind, spec.role, &open)).collect();
         let made = Made {
             id: session,
@@ -164,6 +182,7 @@ impl Live {
             recorder,
             places,
             width,
+            source_delay,
             deadline: open.deadline_ns.map(Duration::from_nanos),
             ack: open.ack,
             invalid_limit: self.limits.invalid_limit,
@@ -193,8 +212,8 @@ impl Live {
         Ok(opened)
     }
 
-    fn run_head(&self, run: RunId, session: SessionId, opening: &Opening<'_>) -> RunHead {
-        let Opening { plan, open, opened, outputs, recorded, width_ns } = *opening;
+    fn run_head(&self, run: RunId, session: SessionId, parts: &HeadParts<'_>) -> RunHead {
+        let HeadParts { plan, open, opened, outputs, recorded, width_ns } = *parts;
         let pinned = plan.stages.iter().map(|stage| Pinned {
             stage: stage.name.clone(),
             model: stage.version.model.clone(),
@@ -259,6 +278,18 @@ impl Live {
             self.tasks.spawn(session.hand_out());
         }
         Ok(stream::unfold(place, |place| async move { Some((place.next().await?, place)) }))
+    }
+
+    /// One probe of a device's clock by HTTP. `received`: not before it came. Errors: `not_found` (session, clock),
+    /// `unavailable`.
+    pub fn probe(
+        &self,
+        _: &Caller,
+        session: &str,
+        ask: &v1::ProbeRequest,
+        received: Stamp,
+    ) -> Result<v1::ProbeReply, Fault> {
+        self.table.get(session)?.probe(ask, received)
     }
 
     /// Starts a session's state anew. Errors: `not_found`, `invalid` (scope), `conflict` (a past bin).
@@ -344,8 +375,25 @@ impl Live {
     }
 }
 
+/// An open that is being served, for whoever waits for its answer.
+struct Opening {
+    live: Arc<Live>,
+    take: oneshot::Receiver<Result<v1::OpenReply, Fault>>,
+}
+
+impl Drop for Opening {
+    fn drop(&mut self) {
+        // From here on the task that opens sees that nobody waits; what it gave before that was heard, or lies here.
+        self.take.close();
+        if let (Ok(Ok(opened)), Ok(runtime)) = (self.take.try_recv(), tokio::runtime::Handle::try_current()) {
+            let live = Arc::clone(&self.live);
+            self.live.tasks.spawn_on(async move { live.close_unheard(&opened).await }, &runtime);
+        }
+    }
+}
+
 /// What a run's head is made of.
-struct Opening<'a> {
+struct HeadParts<'a> {
     plan: &'a Plan,
     open: &'a Open,
     opened: &'a v1::OpenReply,
@@ -366,6 +414,13 @@ fn width(plan: &Plan, open: &Open) -> Result<NonZeroU64, Fault> {
         let expected = format!("a binned signal for pipeline {}, whose models fix no bin_ms", plan.name);
         Fault::mismatch("signals", expected, "none")
     })
+}
+
+/// What a device holds back before it sends, the most of the signals that feed inputs.
+fn source_delay(plan: &Plan, open: &Open) -> Duration {
+    let feeds = |spec: &&SignalSpec| plan.inputs.iter().any(|input| input.signal == spec.name);
+    let ms = open.signals.iter().filter(feeds).map(|spec| spec.source_delay_ms).fold(0.0, f64::max);
+    Duration::try_from_secs_f64(ms / 1e3).unwrap_or(Duration::MAX)
 }
 
 fn aligner(plan: &Plan, open: &Open, width_ns: NonZeroU64) -> Result<(Aligner, Vec<String>), Fault> {

@@ -18,9 +18,6 @@ use crate::wire::v1;
 use crate::wire::v1::down::Message as Down;
 use crate::wire::v1::up::Message as Up;
 
-const NO_PROBES: &str =
-    "probe: clock exchange is not served by this version; use clock_by = \"declared\" or \"arrival\"";
-
 /// What is heard of a rig. The end of a stream of these says that the rig has ended its side.
 #[derive(Debug)]
 #[expect(
@@ -144,9 +141,7 @@ impl<S: Stream<Item = Heard> + Unpin> Talk<S> {
                 Some(Heard::Message(Up::Attach(_))) => {
                     self.attachment.refuse(Fault::new(Kind::Invalid, "this stream is attached already"));
                 }
-                Some(Heard::Message(Up::Probe(_))) => {
-                    self.attachment.refuse(Fault::new(Kind::Unsupported, NO_PROBES));
-                }
+                Some(Heard::Message(Up::Probe(ask))) => self.attachment.probe(&ask, Stamp::now()),
                 Some(Heard::Unreadable(why)) => self.attachment.refuse(why),
                 Some(Heard::BrokeOff(why)) => {
                     broken = Some(why);

@@ -154,6 +154,7 @@ pub const KEYS: &[Key] = &[
     ),
     key(RECORDING, "wal_limit_mb", "MB", "64", "Size of the write-ahead log past which it is truncated"),
     key(RECORDING, "scan_ms", "MS", "500", "Interval of the repository's scans"),
+    key(RECORDING, "memory_limit", "SIZE", "0", "What all loaded versions may hold together; 0: no limit"),
     key(RECORDING, "settle_ms", "MS", "500", "How long a version must stand unchanged before it is loaded"),
     key(STOPPING, "drain_s", "S", "10", "Time for answering what came, after SIGTERM"),
     key(

@@ -106,6 +106,8 @@ pub struct Config {
     pub wal_limit_bytes: u64,
     /// Interval of the repository's scans.
     pub scan: Duration,
+    /// Most bytes that loaded versions may hold together; `None`: no limit.
+    pub memory_limit_bytes: Option<u64>,
     /// How long a version must stand unchanged.
     pub settle: Duration,
     /// Time for answering what came, after SIGTERM.
@@ -215,6 +217,7 @@ impl Reader {
             chunk: self.duration("chunk_s", 0.01, 3_600.0),
             wal_limit_bytes: self.whole("wal_limit_mb", 1, 1 << 20) << 20,
             scan: self.duration("scan_ms", 10.0, 3_600_000.0),
+            memory_limit_bytes: Some(self.bytes("memory_limit", 0, 1 << 50)).filter(|bytes| *bytes > 0),
             settle: self.duration("settle_ms", 0.0, 3_600_000.0),
             drain: self.duration("drain_s", 0.0, 86_400.0),
             log_level: self.log_level(),

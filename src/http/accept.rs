@@ -73,6 +73,9 @@ const GRACE: Duration = Duration::from_millis(20);
 /// without reading would hold the end of the server.
 const STUCK: Duration = Duration::from_secs(1);
 
+/// Fields of a request's header: as many as hyper takes where it is told nothing.
+const FIELDS: usize = 100;
+
 /// Least buffer of a connection; a header's limit below it holds all the same.
 const BUFFER_BYTES: usize = 64 << 10;
 
@@ -183,6 +186,7 @@ async fn connection(
     let socket = Socket {
         stream,
         metrics: door.metrics.clone(),
+        header_bytes: door.limits.header_bytes,
         own: Bytes::new(),
         answered: false,
         blocked: blocked.clone(),
@@ -270,7 +274,8 @@ fn own_answer(fault: &Fault, metrics: &Metrics) -> Bytes {
 
 /// The fault for an answer that hyper makes by itself: a status and no body. `None` for every other write.
 /// Why by its bytes: hyper gives no way to word it. A route's answer never looks so, since its faults have bodies.
-fn automatic(bytes: &[u8]) -> Option<Fault> {
+/// Which limit a header passed it does not say either.
+fn automatic(bytes: &[u8], header_bytes: usize) -> Option<Fault> {
     const LONGEST_BYTES: usize = 256;
     if bytes.len() > LONGEST_BYTES || !bytes.starts_with(b"HTTP/1.1 4") || !bytes.ends_with(b"\r\n\r\n") {
         return None;
@@ -290,7 +295,12 @@ fn automatic(bytes: &[u8]) -> Option<Fault> {
     match status.as_str() {
         "400" => Some(Fault::new(Kind::Malformed, "not a request of HTTP/1.1")),
         "414" => Some(Fault::new(Kind::TooLarge, "the request's target is over its limit of 65534 bytes")),
-        "431" => Some(Fault::new(Kind::TooLarge, "the request's header is over its limit (`header_limit`)")),
+        "431" => Some(Fault::new(
+            Kind::TooLarge,
+            format!(
+                "the request's header is over a limit: at most {FIELDS} fields, and {header_bytes} bytes (`header_limit`)"
+            ),
+        )),
         _ => None,
     }
 }
@@ -300,6 +310,8 @@ fn automatic(bytes: &[u8]) -> Option<Fault> {
 struct Socket {
     stream: TcpStream,
     metrics: Arc<Metrics>,
+    /// Limit of a header, for the sentence.
+    header_bytes: usize,
     /// What is still to be written instead of hyper's answer.
     own: Bytes,
     /// Whether hyper's own answer was seen; it is the last.
@@ -355,7 +367,7 @@ impl AsyncRead for Socket {
 impl AsyncWrite for Socket {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         ready!(self.poll_own(cx))?;
-        if let Some(fault) = automatic(bytes) {
+        if let Some(fault) = automatic(bytes, self.header_bytes) {
             self.own = own_answer(&fault, &self.metrics);
             self.answered = true;
             return Poll::Ready(Ok(bytes.len()));
@@ -635,6 +647,25 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_header_of_too_many_fields_is_413_with_their_limit() {
+        let server = server(limits()).await;
+        for (fields, status) in [(FIELDS, "HTTP/1.1 200"), (FIELDS + 1, "HTTP/1.1 413")] {
+            let mut stream = server.connect().await;
+            // `host` and `connection` are two of them.
+            let tiny: String = (2..fields).map(|i| format!("a{i}:\r\n")).collect();
+            let request = format!("GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{tiny}\r\n");
+            let answer = ask(&mut stream, &request).await;
+            assert!(answer.starts_with(status), "{fields} fields: {answer}");
+            if fields > FIELDS {
+                let fault = problem(&answer);
+                assert_eq!(fault["kind"], "too_large");
+                assert!(fault["detail"].as_str().unwrap().contains("at most 100 fields"), "{fault}");
+            }
+        }
+        server.stop().await;
+    }
+
+    #[tokio::test]
     async fn bytes_that_are_no_http_are_400_as_problem_json() {
         let server = server(limits()).await;
         for request in ["\x16\x03\x01 hello\r\n\r\n", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "GET\r\n\r\n"] {
@@ -654,7 +685,7 @@ mod tests {
             "HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n",
             "HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n{}",
         ] {
-            assert!(automatic(answer.as_bytes()).is_none(), "{answer}");
+            assert!(automatic(answer.as_bytes(), 16 << 10).is_none(), "{answer}");
         }
     }
 

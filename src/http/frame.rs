@@ -4,10 +4,10 @@ use axum::extract::{FromRequest, FromRequestParts as _, Request};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
-use serde::Deserialize;
 
 use super::message::{ARROW, Ask, Form, Problem, Query, content_type, whole};
-use crate::app::App;
+use super::route::query;
+use crate::app::{App, beside};
 use crate::error::{Fault, clip};
 use crate::wire::columns::Columns;
 use crate::wire::v1;
@@ -35,57 +35,65 @@ impl FromRequest<App> for FrameAsk {
         let query = Query::<FrameQuery>::from_request_parts(&mut parts, app).await;
         let body = whole(Request::from_parts(parts, body), app.body_limit).await?;
         let frame = query?.0.frame()?;
-        Ok(Self { frame, columns: Some(Columns::read(body)?), form })
+        let columns = beside(body.len(), move || Columns::read(body)).await?;
+        Ok(Self { frame, columns: Some(columns), form })
     }
 }
 
-/// A frame's fields but its rows.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct FrameQuery {
-    signal: String,
-    seq: u64,
-    t_device_ns: Option<i64>,
-    writer: String,
-    first_index: u64,
-    count: u32,
-    /// `true,false,…`
-    mask: String,
-    acked_seq: Option<u64>,
-    epoch: bool,
-    lost: bool,
-    reply: Option<bool>,
-    /// Base64, as in JSON.
-    echo: String,
-    r#final: bool,
+query! {
+    /// A frame's fields but its rows, where those come as Arrow.
+    FrameQuery {
+        /// For rows as Arrow alone, as all of these: the signal's name.
+        signal: String,
+        /// Counts the signal's frames.
+        seq: u64,
+        /// Device time of the first row.
+        t_device_ns: i64,
+        /// The writer token.
+        writer: String,
+        /// The device's number of the first row.
+        first_index: u64,
+        /// Rows of the batch; need not be said.
+        count: u32,
+        /// true or false for each channel, comma-separated.
+        mask: String,
+        /// All answers up to it are there.
+        acked_seq: u64,
+        /// The device's counter restarted.
+        epoch: bool,
+        /// The seqs missing before this one will never come.
+        lost: bool,
+        /// Whether outputs are wanted.
+        reply: bool,
+        /// Comes back; base64.
+        echo: String,
+        /// Ends a trial by hand.
+        r#final: bool,
+    }
 }
 
 impl FrameQuery {
     fn frame(self) -> Result<v1::Frame, Fault> {
-        let mask =
-            self.mask.split(',').map(str::trim).filter(|word| !word.is_empty()).map(|word| match word {
-                "true" | "1" => Ok(true),
-                "false" | "0" => Ok(false),
-                _ => Err(Fault::mismatch(
-                    "mask",
-                    "true or false for each channel, comma-separated",
-                    clip(word),
-                )),
-            });
+        let mask = self.mask.unwrap_or_default();
+        let mask = mask.split(',').map(str::trim).filter(|word| !word.is_empty()).map(|word| match word {
+            "true" | "1" => Ok(true),
+            "false" | "0" => Ok(false),
+            _ => Err(Fault::mismatch("mask", "true or false for each channel, comma-separated", clip(word))),
+        });
         Ok(v1::Frame {
             mask: mask.collect::<Result<_, _>>()?,
-            echo: echo(&self.echo)?,
-            signal: self.signal,
-            seq: self.seq,
+            echo: echo(&self.echo.unwrap_or_default())?,
+            signal: self.signal.unwrap_or_default(),
+            seq: self.seq.unwrap_or_default(),
             t_device_ns: self.t_device_ns,
-            writer: self.writer,
-            first_index: self.first_index,
-            count: self.count,
+            writer: self.writer.unwrap_or_default(),
+            first_index: self.first_index.unwrap_or_default(),
+            count: self.count.unwrap_or_default(),
             acked_seq: self.acked_seq,
-            epoch: self.epoch,
-            lost: self.lost,
+            epoch: self.epoch.unwrap_or_default(),
+            lost: self.lost.unwrap_or_default(),
             reply: self.reply,
-            r#final: self.r#final,
+            r#final: self.r#final.unwrap_or_default(),
             ..Default::default()
         })
     }

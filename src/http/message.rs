@@ -13,13 +13,14 @@ use prost::Message as ProstMessage;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::app::App;
+use crate::app::{App, beside};
 use crate::domain::caller::Caller;
 use crate::error::{Fault, Kind, clip};
 use crate::wire;
 
 const JSON: &str = "application/json";
-const PROTOBUF: &str = "application/x-protobuf";
+/// The media type of a message itself.
+pub const PROTOBUF: &str = "application/x-protobuf";
 const PROBLEM: &str = "application/problem+json";
 /// Rows as columns, where many come.
 pub const ARROW: &str = "application/vnd.apache.arrow.stream";
@@ -123,7 +124,7 @@ pub struct Ask<T> {
 
 impl<T> FromRequest<App> for Ask<T>
 where
-    T: ProstMessage + DeserializeOwned + Default,
+    T: ProstMessage + DeserializeOwned + Default + 'static,
 {
     type Rejection = Problem;
 
@@ -131,13 +132,14 @@ where
         let form = Form::accepted(request.headers());
         let sent = Form::sent(request.headers())?;
         let body = whole(request, app.body_limit).await?;
-        let message = match sent {
-            Form::Json => wire::json::read(&body)?,
+        let body_bytes = body.len();
+        let decode = move || match sent {
+            Form::Json => wire::json::read(&body),
             Form::Protobuf => T::decode(body).map_err(|error| {
                 Fault::new(Kind::Malformed, format!("not the protobuf of this message: {error}"))
-            })?,
+            }),
         };
-        Ok(Self { message, form })
+        Ok(Self { message: beside(body_bytes, decode).await?, form })
     }
 }
 
@@ -198,6 +200,16 @@ pub fn answer<T: ProstMessage + Serialize>(status: StatusCode, form: Form, messa
     response
 }
 
+/// A message that may be large as an answer.
+pub async fn answer_beside<T: ProstMessage + Serialize + 'static>(
+    status: StatusCode,
+    form: Form,
+    message: T,
+) -> Result<Response, Problem> {
+    let bytes = message.encoded_len();
+    Ok(beside(bytes, move || Ok(answer(status, form, &message))).await?)
+}
+
 /// The query of a URL as `T`; what is wrong with it is `invalid`.
 pub struct Query<T>(pub T);
 
@@ -205,10 +217,6 @@ impl<T: DeserializeOwned> FromRequestParts<App> for Query<T> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Self, Problem> {
-        axum::extract::Query::<T>::try_from_uri(&parts.uri).map(|query| Self(query.0)).map_err(|error| {
-            let source = std::error::Error::source(&error).map(ToString::to_string);
-            let why = source.unwrap_or_else(|| error.to_string());
-            Fault::new(Kind::Invalid, format!("query: {why}")).into()
-        })
+        super::query::read(&parts.uri).map(Self).map_err(Problem)
     }
 }

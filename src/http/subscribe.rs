@@ -1,6 +1,7 @@
 //! What a session gives, to a browser: server-sent events.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Extension;
@@ -10,11 +11,11 @@ use axum::response::Response;
 use bytes::Bytes;
 use futures::{Stream, StreamExt as _, stream};
 use http::{HeaderValue, header};
-use serde::Deserialize;
 use tokio::time::{Instant, sleep};
 
 use super::Streams;
 use super::message::{Problem, Query};
+use super::route::query;
 use crate::app::App;
 use crate::domain::caller::Caller;
 use crate::error::{Fault, clip};
@@ -24,18 +25,21 @@ use crate::wire::v1;
 /// A comment, so that a road on which nothing happens is not taken for dead.
 const STILL_HERE: &[u8] = b":\n\n";
 
-/// `GET /v1/sessions/{s}/live?`
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct LiveQuery {
-    outputs: String,
-    max_hz: String,
+query! {
+    /// `GET /v1/sessions/{s}/live?`
+    LiveQuery {
+        /// Names of outputs, comma-separated; all by default.
+        outputs: String,
+        /// Most messages a second, a number; by default every message comes.
+        max_hz: String,
+    }
 }
 
 impl LiveQuery {
-    fn ask(&self, session: String) -> Result<v1::SubscribeRequest, Fault> {
-        let names = self.outputs.split(',').map(str::trim).filter(|name| !name.is_empty());
-        let max_hz = match self.max_hz.as_str() {
+    fn ask(self, session: String) -> Result<v1::SubscribeRequest, Fault> {
+        let (outputs, max_hz) = (self.outputs.unwrap_or_default(), self.max_hz.unwrap_or_default());
+        let names = outputs.split(',').map(str::trim).filter(|name| !name.is_empty());
+        let max_hz = match max_hz.as_str() {
             "" => None,
             text => Some(text.parse().map_err(|_| {
                 Fault::mismatch("max_hz", "a finite number over 0", format!("`{}`", clip(text)))
@@ -47,7 +51,7 @@ impl LiveQuery {
 
 pub async fn live(
     State(app): State<App>,
-    Extension(streams): Extension<Streams>,
+    Extension(streams): Extension<Arc<Streams>>,
     Path(session): Path<String>,
     who: Caller,
     query: Query<LiveQuery>,

@@ -21,7 +21,6 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use prost::Message as _;
-use serde::Deserialize;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, sleep_until, timeout};
 use tokio_tungstenite::WebSocketStream;
@@ -32,6 +31,7 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Message, Role, WebSoc
 use super::Streams;
 use super::message::{Problem, Query};
 use super::pulse::{Noted, Pulse};
+use super::route::query;
 use crate::app::App;
 use crate::app::talk::{Heard, Place, Talk};
 use crate::domain::caller::Caller;
@@ -49,17 +49,19 @@ const TOGETHER: usize = 32;
 const LINGER: Duration = Duration::from_secs(2);
 const LINGER_BYTES: usize = 16 << 20;
 
-/// `GET /v1/sessions/{s}/stream?`
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct StreamQuery {
-    writer: String,
-    signal: Option<String>,
+query! {
+    /// `GET /v1/sessions/{s}/stream?`
+    StreamQuery {
+        /// The writer token; where no stream is attached, none is needed.
+        writer: String,
+        /// The one signal that it writes; else all of the token's.
+        signal: String,
+    }
 }
 
 pub async fn stream(
     State(app): State<App>,
-    Extension(streams): Extension<Streams>,
+    Extension(streams): Extension<Arc<Streams>>,
     Path(session): Path<String>,
     who: Caller,
     query: Query<StreamQuery>,
@@ -71,7 +73,8 @@ pub async fn stream(
     streams.origins.check(request.headers())?;
     let form = Form::asked(request.headers());
     let StreamQuery { writer, signal } = query.0;
-    let place = app.attach(&who, &v1::Attach { session, writer, signal })?;
+    let attach = v1::Attach { session, writer: writer.unwrap_or_default(), signal };
+    let place = app.attach(&who, &attach)?;
     let upgrade = hyper::upgrade::on(&mut request);
     streams.tasks.clone().spawn(hold(upgrade, place, form, who, streams));
 
@@ -221,7 +224,7 @@ fn close_code(kind: Kind) -> u16 {
 }
 
 /// One stream from its upgrade to its end.
-async fn hold(upgrade: OnUpgrade, place: Place, form: Form, who: Caller, streams: Streams) {
+async fn hold(upgrade: OnUpgrade, place: Place, form: Form, who: Caller, streams: Arc<Streams>) {
     let hard = streams.hard.clone();
     let held = async {
         let Ok(Ok(upgraded)) = timeout(streams.first_byte, upgrade).await else { return };
@@ -257,7 +260,7 @@ struct Line {
     down: SplitSink<Socket, Message>,
     form: Form,
     pulse: Arc<Pulse>,
-    streams: Streams,
+    streams: Arc<Streams>,
 }
 
 impl Line {
@@ -273,7 +276,7 @@ impl Line {
 
     /// Carries messages both ways until one side has enough.
     async fn carry(&mut self) -> End {
-        let Streams { ping, dead_after, .. } = self.streams;
+        let Streams { ping, dead_after, .. } = *self.streams;
         let mut pings = interval_at(Instant::now() + ping, ping);
         pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut silent = std::pin::pin!(sleep_until(self.pulse.last_came() + dead_after));

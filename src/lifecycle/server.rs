@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::observe::{Lanes, Stores};
 use super::{ReadyFile, Stop, Stopped};
+use crate::app::infer::Infer;
 use crate::app::library::Library;
 use crate::app::live::{Live, LiveLimits};
 use crate::app::models::Models;
@@ -127,8 +128,12 @@ pub async fn start(config: Config, parts: Parts) -> Result<Running, StartError> 
     };
     let pool = Pool::start(config.workers.get(), pool, Arc::new(Lanes(Arc::clone(&metrics))));
     let pool = Arc::new(pool.map_err(StartError::Threads)?);
-    let options =
-        Options { settle: config.settle, run_limit: config.run_limit, ..Options::new(&config.models) };
+    let options = Options {
+        settle: config.settle,
+        run_limit: config.run_limit,
+        memory_limit_bytes: config.memory_limit_bytes,
+        ..Options::new(&config.models)
+    };
     let registry = Arc::new(Registry::new(options, Arc::clone(&parts.engine), Arc::clone(&pool)));
     let models =
         Arc::new(Models::new(Arc::clone(&registry), Arc::clone(&pool), parts.engine, Arc::clone(&metrics)));
@@ -143,6 +148,7 @@ pub async fn start(config: Config, parts: Parts) -> Result<Running, StartError> 
     let app = App {
         live: Arc::new(Live::new(Arc::clone(&models), recorder.clone(), limits)),
         models: Arc::clone(&models),
+        infer: Arc::new(Infer::new(Arc::clone(&models), config.queue.get(), config.body_limit_bytes)),
         library: Arc::new(Library::new(store.clone())),
         metrics: Arc::clone(&metrics),
         body_limit: config.body_limit_bytes,

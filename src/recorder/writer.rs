@@ -52,7 +52,7 @@ pub(super) async fn run(shared: Arc<Shared>) -> Vec<StoreError> {
         }
         let is_last = stop.is_cancelled();
         next_commit = Instant::now() + writer.shared.config.commit;
-        writer.commit(is_last).await;
+        writer.commit().await;
         if !writer.lost.is_empty() && (is_last || Instant::now() >= next_telling) {
             writer.tell_stopped(is_last).await;
             next_telling = Instant::now() + STOPPED_PAUSE;
@@ -73,7 +73,7 @@ struct Writer {
 impl Writer {
     /// Commits what waits now. A busy journal is tried again, while the queue fills up; one that fails stops the
     /// recording of every run in this commit.
-    async fn commit(&mut self, is_last: bool) {
+    async fn commit(&mut self) {
         let dirty = std::mem::take(&mut *self.shared.dirty.lock());
         let mut taken: Vec<(Arc<RunShared>, Waiting)> = Vec::with_capacity(dirty.len());
         for run in dirty {
@@ -96,7 +96,7 @@ impl Writer {
             tries += 1;
             let append = self.shared.store.journal().append(&rows);
             match self.shared.store.timed(StoreOp::Append, append).await {
-                Err(error) if error.is_passing() && !(is_last && tries >= LAST_TRIES) => {
+                Err(error) if error.is_passing() && !(self.is_stopping() && tries >= LAST_TRIES) => {
                     tracing::warn!(%error, tries, "the journal is busy; its queue waits");
                     sleep(BUSY_PAUSE).await;
                 }
@@ -120,11 +120,16 @@ impl Writer {
                 for (run, waiting) in taken {
                     self.stop(run, waiting, &error, committed_ns);
                 }
-                if is_last {
+                if self.is_stopping() {
                     self.errors.push(error);
                 }
             }
         }
+    }
+
+    /// Whether the server waits for the end of this task: then a busy journal is not tried for ever.
+    fn is_stopping(&self) -> bool {
+        self.shared.stop_writing.is_cancelled()
     }
 
     fn move_later(&self, row: &NewRow, records: &[Record]) {

@@ -124,8 +124,7 @@ pub fn read(dir: &VersionDir) -> Result<VersionBytes, Findings> {
 fn digest(files: &BTreeMap<String, [u8; 32]>) -> Digest {
     let mut all = Sha256::new();
     for (name, sha256) in files {
-        let hex: String = sha256.iter().map(|byte| format!("{byte:02x}")).collect();
-        all.update(format!("{hex}  {name}\n"));
+        all.update(format!("{}  {name}\n", Digest(*sha256).hex()));
     }
     Digest(all.finalize().into())
 }

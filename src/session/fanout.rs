@@ -27,8 +27,8 @@ const MAILBOXES_OF_NEWS: usize = 4;
 
 /// What subscribers may be told of.
 pub(super) enum News {
-    /// Bins; `head` says of which frame, and how long it took.
-    Bins { head: v1::Output, parts: Vec<Part> },
+    /// Bins, with their age (µs); `head` says of which frame, and how long it took.
+    Bins { head: v1::Output, parts: Vec<(Part, Option<f64>)> },
     /// Something happened.
     Notice(v1::Notice),
 }
@@ -278,9 +278,9 @@ impl Group {
                 // A part that was opened before anybody chose this has not got it.
                 let chosen = || (0..).zip(&self.chosen).filter(|(_, chosen)| **chosen);
                 let has_all =
-                    |part: &&Part| part.n() == 0 || chosen().all(|(at, _)| part.values_of(at).is_some());
-                let parts: Vec<&Part> = parts.iter().filter(has_all).collect();
-                parts.iter().map(|part| self.bins(number, head, part, now, finish)).sum()
+                    |part: &Part| part.n() == 0 || chosen().all(|(at, _)| part.values_of(at).is_some());
+                let parts: Vec<_> = parts.iter().filter(|(part, _)| has_all(part)).collect();
+                parts.iter().map(|(part, age_us)| self.bins(number, head, part, *age_us, now, finish)).sum()
             }
         }
     }
@@ -290,17 +290,19 @@ impl Group {
         number: u64,
         head: &v1::Output,
         part: &Part,
+        age_us: Option<f64>,
         now: Instant,
         finish: &impl Fn(&mut v1::Output),
     ) -> u64 {
         if self.period.is_some() {
-            self.thinning.add(part, &self.chosen, head.lag_us);
+            self.thinning.add(part, &self.chosen, head.lag_us, age_us);
             return self.give_due(now, false, finish);
         }
         let mut output = v1::Output {
             signal: head.signal.clone(),
             seq: head.seq,
             lag_us: head.lag_us,
+            age_us,
             echo: head.echo.clone(),
             ..part.clone().message(&self.chosen)
         };
@@ -349,7 +351,7 @@ mod tests {
             raw: vec![value].into(),
         });
         let part = Part { skipped_bins: 0, first_bin: k, flags: vec![1 << k], values: values.collect() };
-        News::Bins { head: v1::Output { seq: Some(k), ..Default::default() }, parts: vec![part] }
+        News::Bins { head: v1::Output { seq: Some(k), ..Default::default() }, parts: vec![(part, None)] }
     }
 
     /// Hands all out and wakes; answers what was lost.

@@ -44,8 +44,12 @@ impl Meter {
                     (Some(from), Some(to)) => to.saturating_sub(from),
                     _ => 1,
                 };
-                self.pipeline.bins_done(Outcome::Late, bins);
-                if self.late == LatePolicy::Drop {
+                // Nothing new came: what was to go into a later bin found none.
+                let found_no_bin = notice.count == 0;
+                if !found_no_bin {
+                    self.pipeline.bins_done(Outcome::Late, bins);
+                }
+                if found_no_bin || self.late == LatePolicy::Drop {
                     self.pipeline.bins_done(Outcome::Dropped, bins);
                 }
             }
@@ -59,6 +63,10 @@ impl Meter {
 
     pub(super) fn step(&self, lag: Duration) {
         self.pipeline.step_seconds(lag.as_secs_f64());
+    }
+
+    pub(super) fn age(&self, age: Duration) {
+        self.pipeline.age_seconds(age.as_secs_f64());
     }
 
     pub(super) fn deadline_missed(&self, bins: u64) {

@@ -24,7 +24,9 @@ struct Interval {
     present: u64,
     flags: u32,
     outputs: Vec<(u32, Vec<u32>, Extremes)>,
+    /// Of its last bin.
     lag_us: Option<v1::Lag>,
+    age_us: Option<f64>,
 }
 
 impl Thinning {
@@ -34,7 +36,7 @@ impl Thinning {
     }
 
     /// Adds a part's bins, of the outputs chosen by number.
-    pub(super) fn add(&mut self, part: &Part, chosen: &[bool], lag_us: Option<v1::Lag>) {
+    pub(super) fn add(&mut self, part: &Part, chosen: &[bool], lag_us: Option<v1::Lag>, age_us: Option<f64>) {
         self.gap += part.skipped_bins;
         if part.n() == 0 {
             return;
@@ -53,11 +55,12 @@ impl Thinning {
                 .map(|values| (values.number, values.dims.clone(), Extremes::new(values.dtype)))
                 .collect(),
             lag_us: None,
+            age_us: None,
         });
         interval.until = part.first_bin + part.n();
         interval.present += part.n();
         interval.flags |= part.flags.iter().fold(0, |all, flags| all | flags);
-        interval.lag_us = lag_us;
+        (interval.lag_us, interval.age_us) = (lag_us, age_us);
         for ((_, _, extremes), values) in interval.outputs.iter_mut().zip(of_chosen) {
             extremes.add(&values.raw, part.flags.len());
         }
@@ -88,6 +91,7 @@ impl Thinning {
                 present: interval.present,
             }),
             lag_us: interval.lag_us,
+            age_us: interval.age_us,
             ..Default::default()
         })
     }
@@ -110,7 +114,7 @@ mod tests {
         let mut thinning = Thinning::default();
         assert!(thinning.give().is_none());
         let mut give = |parts: &[Part]| {
-            parts.iter().for_each(|part| thinning.add(part, &[], None));
+            parts.iter().for_each(|part| thinning.add(part, &[], None, None));
             let output = thinning.give().unwrap();
             let interval = output.interval.unwrap();
             (output.skipped_bins, output.first_bin, interval.bins, interval.present)

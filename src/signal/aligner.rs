@@ -1,15 +1,14 @@
 //! Bins across signals: takes frames in order, closes bins by watermarks alone, skips what is not to be filled.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::ops::Range;
 
-use super::clock::{Clocks, Relation};
+use super::act::Act;
+use super::clock::Clocks;
 use super::closing::Closing;
 use super::feed::Feed;
 use super::grid::Grid;
 use super::landing::Scene;
 use super::log::Log;
-use super::montage::Montage;
 use super::plan::Plan;
 use super::refusal::{Refusal, SignalError};
 use super::shape;
@@ -18,8 +17,7 @@ use super::track::{Placed, Track};
 use super::trial::{Trials, Turn};
 use crate::domain::frame::{Frame, FrameBody, Markers};
 use crate::domain::output::EventKind;
-use crate::domain::settings::{NanPolicy, Policies, ResetScope};
-use crate::domain::signal::SignalSpec;
+use crate::domain::settings::{NanPolicy, ResetScope};
 use crate::domain::time::BinGrid;
 
 /// Frames, and bytes of them, that are kept until the session's first signal says where bin 0 lies; then the oldest go.
@@ -32,10 +30,10 @@ const MAX_RESETS: usize = 4096;
 #[derive(Clone, Debug)]
 pub struct Aligner {
     plan: Plan,
-    anchor: usize,
-    by_signal: Vec<Option<usize>>,
+    pub(super) anchor: usize,
+    pub(super) by_signal: Vec<Option<usize>>,
     grid: Option<Grid>,
-    clocks: Clocks,
+    pub(super) clocks: Clocks,
     early: VecDeque<(usize, Frame, i64)>,
     early_bytes: usize,
     trials: Option<Trials>,
@@ -87,7 +85,9 @@ impl Aligner {
         arrived_ns: i64,
         out: &mut Vec<Step>,
     ) -> Result<(), Refusal> {
-        shape::check(&self.plan.signals[signal], frame)?;
+        let spec = &self.plan.signals[signal];
+        shape::check(spec, frame)?;
+        self.is_related(spec)?;
         let Some(t) = self.by_signal[signal] else {
             if let FrameBody::Markers(markers) = &frame.body {
                 self.mark(signal, markers, arrived_ns, out);
@@ -95,6 +95,8 @@ impl Aligner {
             self.end_by_hand(frame, None);
             return Ok(());
         };
+        let counted = self.tracks[t].pixels_of(frame)?;
+        let frame = &*counted;
         let known = self.grid;
         // By arrival a frame has its place once the session's own clock was heard.
         let placeless =
@@ -161,7 +163,8 @@ impl Aligner {
         track.take(frame, landing, &scene, &mut log);
         let (ready, end_ns, leads) = (track.ready, track.mark_ns, track.leads);
         if self.by_signal[self.anchor] == Some(t) {
-            self.clocks.arrived(end_ns, arrived_ns);
+            let shift = self.tracks[t].epoch.as_ref().and_then(|epoch| epoch.shift);
+            self.clocks.arrived(end_ns, shift.unwrap_or(0), arrived_ns);
         }
         if leads && self.waits.back().is_none_or(|(before, _)| *before < ready) && ready > self.next_bin {
             let not_before = self.waits.back().map_or(i64::MIN, |(_, at)| *at);
@@ -235,21 +238,38 @@ impl Aligner {
         }
     }
 
-    /// Closes bins that have waited for `wait` by now, without the signal that is behind.
-    pub fn expire(&mut self, now_ns: i64, out: &mut Vec<Step>) {
+    /// Up to which bin the wait for signals that are behind is over by now: `Act::Close` is due.
+    pub fn due(&self, now_ns: i64) -> Option<u64> {
         let wait_ns = self.plan.policies.wait_ns;
         let due = self.waits.iter().take_while(|(_, at)| due_ns(*at, wait_ns) <= now_ns).last();
-        if let Some((ready, _)) = due.copied() {
-            self.close(ready, now_ns, out);
+        due.map(|(ready, _)| *ready)
+    }
+
+    /// Does what is done to an aligner beside pushing frames. Live and replay call it alike.
+    /// Errors: `PastBin`, `ManyResets` for a reset; nothing has changed then.
+    pub fn act(&mut self, act: &Act, out: &mut Vec<Step>) -> Result<(), Refusal> {
+        match act {
+            Act::Close { before, now_ns } => self.close(*before, *now_ns, out),
+            Act::Reset { scope, at_bin } => self.reset(*scope, *at_bin)?,
+            Act::Relate { clock, relation, stepped_ns } => self.relate(clock, *relation, *stepped_ns),
         }
+        Ok(())
     }
 
-    /// Closes every bin before `bin` that some required signal has covered, as replay repeats an early closing.
-    pub fn close_before(&mut self, bin: u64, now_ns: i64, out: &mut Vec<Step>) {
-        self.close(bin, now_ns, out);
+    /// The session ends: what was kept for a bin that will not come is counted, and told.
+    pub fn finish(&mut self, now_ns: i64, out: &mut Vec<Step>) {
+        self.early_bytes = 0;
+        for (signal, _, _) in std::mem::take(&mut self.early) {
+            let mut log = Log { steps: out, counts: &mut self.counts, t_ns: now_ns };
+            log.counts.before_start += 1;
+            let detail = "1 frame came, and none of the session's first signal; it is left out".to_owned();
+            log.notice(EventKind::BeforeStart, Some(&self.plan.signals[signal].name), None, 1, detail);
+        }
+        let mut log = Log { steps: out, counts: &mut self.counts, t_ns: now_ns };
+        self.tracks.iter_mut().for_each(|track| track.finish(self.next_bin, &mut log));
     }
 
-    /// When `expire` has something to close, if nothing comes before.
+    /// When `due` has something to close, if nothing comes before.
     pub fn next_expiry_ns(&self) -> Option<i64> {
         self.waits.front().map(|(_, at)| due_ns(*at, self.plan.policies.wait_ns))
     }
@@ -281,15 +301,16 @@ impl Aligner {
             self.next_bin = closing.close(self.next_bin, room, &mut log);
             self.spare = closing;
         }
+        let mut log = Log { steps: out, counts: &mut self.counts, t_ns: now_ns };
+        self.tracks.iter_mut().for_each(|track| track.tell_stall(self.next_bin, &mut log));
         while self.waits.front().is_some_and(|(ready, _)| *ready <= self.next_bin) {
             self.waits.pop_front();
         }
     }
 
-    /// Resets before bin `at_bin`, by default the next to close, and answers which that is. Scope `all` also forgives:
-    /// each signal's next frame may leave a gap or be late under `fail`.
-    pub fn reset(&mut self, scope: ResetScope, at_bin: Option<u64>) -> Result<u64, Refusal> {
-        let (bin, next_bin) = (at_bin.unwrap_or(self.next_bin), self.next_bin);
+    /// Resets before a bin. Scope `all` also forgives: each signal's next frame may leave a gap or be late under `fail`.
+    fn reset(&mut self, scope: ResetScope, bin: u64) -> Result<(), Refusal> {
+        let next_bin = self.next_bin;
         if bin < next_bin {
             return Err(Refusal::PastBin { bin, next_bin });
         }
@@ -301,19 +322,12 @@ impl Aligner {
             *before = scope;
             self.tracks.iter_mut().for_each(|track| track.forgiven = true);
         }
-        Ok(bin)
+        Ok(())
     }
 
-    /// What probes know of a clock, from the next frame on.
-    pub fn set_relation(&mut self, clock: &str, relation: Relation) {
-        self.clocks.set(clock, relation);
-        let placed = self.tracks.iter_mut().filter(|t| t.placed == Placed::Exchange && t.clock == clock);
-        placed.filter_map(|track| track.epoch.as_mut()).for_each(|epoch| epoch.shift = None);
-    }
-
-    /// What is known of a clock.
-    pub fn relation(&self, clock: &str) -> Option<&Relation> {
-        self.clocks.relation(clock)
+    /// What is known of the clocks.
+    pub fn clocks(&self) -> &Clocks {
+        &self.clocks
     }
 
     /// The grid of bins, once t0 is known.
@@ -336,30 +350,21 @@ impl Aligner {
         self.feeds[input].as_ref().map_or(0.0, |feed| feed.chain.delay_ms())
     }
 
+    /// Thresholds of an input's crossings by column, in the unit of what enters them; NaN: none yet. Empty: its chain has
+    /// none.
+    pub fn thresholds(&self, input: usize) -> &[f64] {
+        self.feeds[input].as_ref().map_or(&[], |feed| feed.chain.thresholds())
+    }
+
     /// Values per bin of an input: its channels, times the samples of a bin where `bin` keeps all. `None`: no signal
     /// feeds it.
     pub fn width(&self, input: usize) -> Option<usize> {
         self.feeds[input].as_ref().map(|feed| feed.chain.width())
     }
 
-    /// How the signal's channels become the input's; its digest stands in run and snapshot. `None`: no signal feeds it.
-    pub fn montage(&self, input: usize) -> Option<&Montage> {
-        self.feeds[input].as_ref().map(|feed| &feed.montage)
-    }
-
     /// Totals since open.
     pub fn counts(&self) -> Counts {
         self.counts
-    }
-
-    /// The policies in force.
-    pub fn policies(&self) -> &Policies {
-        &self.plan.policies
-    }
-
-    /// The signals, as the plan has them.
-    pub fn signals(&self) -> &[SignalSpec] {
-        &self.plan.signals
     }
 
     /// The bin that holds an instant of a signal's clock: where a marker or a target belongs. `None`: before t0, or
@@ -370,22 +375,11 @@ impl Aligner {
         let shift = self.by_signal[signal].and_then(|t| self.tracks[t].epoch.as_ref()?.shift);
         let ns = match (shift, spec.clock_offset_ns) {
             (Some(shift), _) => t + shift,
-            _ if spec.clock == self.clocks.session_clock() => t,
+            _ if spec.clock == self.clocks.session_clock() => self.clocks.of_reading(t),
             (_, Some(offset_ns)) => t + i128::from(offset_ns),
             _ => self.clocks.to_session(&spec.clock, t).ok()?,
         };
         u64::try_from(grid.bin(ns)).ok()
-    }
-
-    /// Whether a signal feeds an input; targets and markers do not.
-    pub fn feeds_input(&self, signal: usize) -> bool {
-        self.by_signal[signal].is_some()
-    }
-
-    /// Bins that a signal has covered and that wait for another.
-    pub fn waiting(&self, signal: usize) -> Range<u64> {
-        let ready = self.by_signal[signal].map_or(self.next_bin, |t| self.tracks[t].ready);
-        self.next_bin..ready.max(self.next_bin)
     }
 }
 

@@ -2,14 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use super::coverage::Hole;
+use super::chain::Report;
+use super::coverage::{Hole, Length};
 use super::feed::{Feed, Whole};
 use super::grid::Grid;
+use super::landing::MAX_BINS;
 use super::log::Log;
 use super::open_bins::OpenBin;
 use super::step::{Bin, InputRow, Step};
 use super::track::Track;
-use super::zscore::Report;
 use crate::domain::output::{EventKind, Flags};
 use crate::domain::settings::{GapPolicy, Policies, ResetScope};
 
@@ -43,7 +44,7 @@ enum Standing {
     /// Samples of it never came; so up to `to`.
     Gap {
         to: u64,
-        long: bool,
+        length: Length,
     },
     /// Not covered to its end.
     Missing,
@@ -56,11 +57,11 @@ impl Closing {
         self.standing.clear();
         self.standing.extend(room.tracks.iter_mut().map(|track| match track.cover.hole_in(k) {
             _ if track.epoch.is_none() || track.mark_ns < end_ns => Standing::Missing,
-            Some(hole) => Standing::Gap { to: hole.bins.end, long: hole.long },
+            Some(hole) => Standing::Gap { to: hole.bins.end, length: hole.length },
             None => Standing::Whole,
         }));
         for (track, standing) in room.tracks.iter_mut().zip(&self.standing) {
-            note_missing(track, *standing, k, log);
+            track.note_missing(*standing == Standing::Missing, k, log);
         }
         match self.skips(&room) {
             Some((to, resets)) => {
@@ -79,9 +80,10 @@ impl Closing {
     fn skips(&self, room: &Room<'_>) -> Option<(u64, bool)> {
         let required = room.tracks.iter().zip(&self.standing).filter(|(track, _)| track.required);
         let skipped = required.filter_map(|(_, standing)| match (*standing, room.policies.gap) {
-            (Standing::Gap { to, long: true }, _) => Some((to, true)),
+            (Standing::Gap { to, length: Length::Long }, _) => Some((to, true)),
             (Standing::Gap { to, .. }, GapPolicy::Skip) => Some((to, false)),
             (Standing::Gap { to, .. }, GapPolicy::Reset) => Some((to, true)),
+            (Standing::Gap { to, length: Length::Wide }, _) => Some((to, true)),
             // What is not covered to the end of this bin has nothing for later ones either.
             (Standing::Missing, GapPolicy::Skip) => Some((room.until, false)),
             (Standing::Missing, GapPolicy::Reset) => Some((room.until, true)),
@@ -99,8 +101,7 @@ impl Closing {
                 has_hole = true;
                 if !hole.told {
                     told |= track.required;
-                    let why = if hole.long { "longer than max_gap_ms, not filled" } else { "not filled" };
-                    tell_gap(&track.name, hole, why, log);
+                    tell_gap(&track.name, hole, &not_filled(hole.length, room.policies.gap), log);
                 }
                 if hole.bins.end > to {
                     break;
@@ -141,12 +142,15 @@ impl Closing {
             let detail = format!("state starts anew before bin {k} ({scope}, {why})");
             log.notice(EventKind::Reset, None, Some(k..k + 1), 1, detail);
         }
-        let epoch = self.restart(k, room);
+        let epoch = self.restart(k, room, log);
         self.came.clear();
         for (track, standing) in room.tracks.iter_mut().zip(&self.standing) {
-            let came = track.open.take(k);
-            if came.as_ref().is_some_and(|bin| bin.late) && *standing == Standing::Whole {
+            let came = track.open.take(k, *standing == Standing::Whole);
+            if let Some(bin) = came.as_ref().filter(|bin| !bin.late.is_empty()) {
                 flags |= Flags::LATE;
+                if bin.late.not_finite {
+                    flags |= Flags::NAN_REPLACED;
+                }
             }
             self.came.push(came);
             if let Some(hole) = track.cover.hole_in(k).filter(|hole| !hole.told) {
@@ -167,7 +171,7 @@ impl Closing {
                 standing,
                 track,
                 k,
-                self.came[t].as_mut(),
+                self.came[t].as_ref(),
                 room.policies,
                 room.grid,
                 &mut flags,
@@ -194,32 +198,19 @@ impl Closing {
     }
 
     /// Filters of signals whose new epoch has begun start anew.
-    fn restart(&self, k: u64, room: &mut Room<'_>) -> bool {
+    fn restart(&self, k: u64, room: &mut Room<'_>, log: &mut Log<'_>) -> bool {
         let mut any = false;
         for (t, track) in room.tracks.iter_mut().enumerate() {
             if track.restarts_at.is_some_and(|bin| bin <= k) {
                 track.restarts_at = None;
                 any = true;
+                let late = track.open.take_handed_on();
+                track.drop_late(late, "a new epoch began", log);
                 let feeds = room.feeds.iter_mut().flatten().filter(|feed| feed.track == t);
                 feeds.for_each(|feed| feed.chain.restart_filters());
             }
         }
         any
-    }
-}
-
-/// A signal begins or ends to be missing: one event per stall.
-fn note_missing(track: &mut Track, standing: Standing, k: u64, log: &mut Log<'_>) {
-    if standing != Standing::Missing {
-        track.missing_since = None;
-    } else if track.missing_since.is_none() {
-        track.missing_since = Some(k);
-        track.silent = !track.required;
-        let never = if track.epoch.is_none() { "nothing of it has come yet" } else { "it is behind" };
-        let detail = format!("bin {k} is closed without it: {never}");
-        log.notice(EventKind::SignalMissing, Some(&track.name), Some(k..k + 1), 1, detail);
-    } else {
-        track.silent = !track.required;
     }
 }
 
@@ -229,7 +220,7 @@ fn fill_or_row(
     standing: Standing,
     track: &Track,
     k: u64,
-    came: Option<&mut OpenBin>,
+    came: Option<&OpenBin>,
     policies: &Policies,
     grid: Grid,
     flags: &mut Flags,
@@ -239,13 +230,13 @@ fn fill_or_row(
     let required = feed.spec.required;
     match standing {
         Standing::Whole => feed.row(came, policies.nan, flags),
-        Standing::Gap { long, .. } if required || (fills && !long) => {
+        Standing::Gap { length, .. } if required || (fills && length == Length::Short) => {
             *flags |= Flags::GAP_FILLED;
             feed.filled(came, by_policy, flags)
         }
         Standing::Missing if required => {
             *flags |= Flags::SIGNAL_MISSING | Flags::GAP_FILLED;
-            let since = track.missing_since.unwrap_or(k);
+            let since = track.missing.map_or(k, |missing| missing.since);
             let stalled_ns = i128::from(k + 1 - since) * i128::from(grid.width_ns.get());
             let held = stalled_ns <= i128::from(policies.max_gap_ns);
             feed.filled(came, if held { by_policy } else { Whole::Fill }, flags)
@@ -262,6 +253,17 @@ fn filled_by(gap: GapPolicy) -> &'static str {
     if gap == GapPolicy::Zero { "filled with 0" } else { "filled with the last input" }
 }
 
+/// Why a hole is not filled.
+fn not_filled(length: Length, gap: GapPolicy) -> String {
+    match (length, gap) {
+        (Length::Long, _) => "longer than max_gap_ms, not filled".into(),
+        (Length::Wide, GapPolicy::Hold | GapPolicy::Zero | GapPolicy::Fail) => {
+            format!("more than the {MAX_BINS} bins that are filled for one frame, not filled")
+        }
+        (Length::Short | Length::Wide, _) => "not filled".into(),
+    }
+}
+
 fn tell_gap(signal: &crate::domain::ids::SignalName, hole: &mut Hole, why: &str, log: &mut Log<'_>) {
     hole.told = true;
     log.counts.gaps += 1;
@@ -276,28 +278,26 @@ fn tell_reports(feed: &mut Feed, track: &Track, k: u64, log: &mut Log<'_>) {
         return;
     }
     let reports = std::mem::take(feed.chain.reports());
-    let mut tell = |kind: EventKind, what: &str, which: fn(&Report) -> Option<usize>| {
-        let channels: Vec<usize> = reports.iter().filter_map(which).collect();
-        if !channels.is_empty() {
-            let named: Vec<&str> = channels.iter().take(5).map(|c| feed.channel_name(*c, track)).collect();
-            let more = channels.len() - named.len();
+    let mut tell = |kind: EventKind, what: &str, is_meant: fn(&Report) -> bool| {
+        let meant: Vec<&Report> = reports.iter().filter(|report| is_meant(report)).collect();
+        if !meant.is_empty() {
+            let named: Vec<String> = meant.iter().take(5).map(|report| feed.chain.describe(report)).collect();
+            let more = meant.len() - named.len();
             let more = if more > 0 { format!(" and {more} more") } else { String::new() };
             let detail = format!("input `{}`: {what}: {}{more}", feed.spec.name, named.join(", "));
-            log.notice(kind, Some(&track.name), Some(k..k + 1), channels.len() as u64, detail);
+            log.notice(kind, Some(&track.name), Some(k..k + 1), meant.len() as u64, detail);
         }
     };
-    tell(EventKind::FlatChannel, "channels without variance are 0", |report| match report {
-        Report::Flat(c) => Some(*c),
-        _ => None,
+    tell(EventKind::FlatChannel, "channels without variance are 0", |report| {
+        matches!(report, Report::Flat(_))
     });
     tell(EventKind::FlatChannel, "channels without a good value in calibration are masked", |report| {
-        match report {
-            Report::Uncalibrated(c) => Some(*c),
-            _ => None,
-        }
+        matches!(report, Report::Uncalibrated(_))
     });
-    tell(EventKind::StatsFrozen, "statistics stood still for longer than tau", |report| match report {
-        Report::Frozen(c) => Some(*c),
-        _ => None,
+    tell(EventKind::StatsFrozen, "thresholds are measured, and frozen", |report| {
+        matches!(report, Report::Threshold(_))
+    });
+    tell(EventKind::StatsFrozen, "statistics stood still for longer than tau", |report| {
+        matches!(report, Report::Frozen(_))
     });
 }

@@ -7,6 +7,17 @@ use std::ops::Range;
 /// Closed holes that are remembered, so that what comes for them is late and not a repetition.
 const REMEMBERED: usize = 64;
 
+/// How long a hole is, against what may be filled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Length {
+    /// It is filled where the policy fills.
+    Short,
+    /// Longer than `max_gap_ms`.
+    Long,
+    /// Not longer, but of more bins than are filled for one frame.
+    Wide,
+}
+
 /// A stretch below the watermark that never came, or not yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hole {
@@ -16,8 +27,8 @@ pub struct Hole {
     pub ns: Range<i128>,
     /// Bins that it touches and that were open when it was found.
     pub bins: Range<u64>,
-    /// Too long to be filled.
-    pub long: bool,
+    /// How long it is, against what may be filled.
+    pub length: Length,
     /// Its event was told.
     pub told: bool,
 }
@@ -139,7 +150,7 @@ mod tests {
     use super::*;
 
     fn hole(at: Range<i128>) -> Hole {
-        Hole { ns: at.clone(), bins: at.start as u64..at.end as u64, at, long: false, told: false }
+        Hole { ns: at.clone(), bins: at.start as u64..at.end as u64, at, length: Length::Short, told: false }
     }
 
     fn fresh(coverage: &Coverage, at: Range<i128>) -> Vec<Range<i128>> {

@@ -6,12 +6,15 @@ use super::clock::{Clocks, Line};
 use super::grid::{Grid, MAX_BIN};
 use super::pace::Pace;
 use super::refusal::Refusal;
+use super::stamps::{Disagreement, Stamps};
 use super::track::{Epoch, Placed, Track};
 use crate::domain::frame::{Frame, FrameBody};
 use crate::domain::settings::{GapPolicy, LatePolicy, Policies};
 
 /// Bins that one frame may cover, and that one signal may be ahead of another.
 pub const MAX_BINS: u64 = 65_536;
+/// How long after its end a frame has come as a rule.
+const SOON_NS: i128 = 1_000_000_000;
 /// Bytes that may wait in open bins of a signal that is ahead of another.
 const MAX_WAITING_BYTES: usize = 64 << 20;
 
@@ -45,8 +48,8 @@ pub struct Landing {
     pub first: bool,
     /// A new epoch begins with it.
     pub restart: Option<Restart>,
-    /// Stamp by the index, stamp found: they disagree over the tolerance.
-    pub disagrees: Option<(i128, i64)>,
+    /// Its stamp and its index disagree over the tolerance, and that is to be told.
+    pub disagrees: Option<Disagreement>,
 }
 
 /// A new epoch.
@@ -137,20 +140,21 @@ impl Track {
             Some(epoch) if !restarts => {
                 let mut epoch = epoch.clone();
                 if let (Some(pace), Some(t)) = (self.pace, frame.t_device_ns) {
-                    let base = i128::from(t) - pace.start_ns(at.start);
-                    let expected = *epoch.stamp0_ns.get_or_insert(base) + pace.start_ns(at.start);
-                    let off = (expected - i128::from(t)).unsigned_abs();
-                    disagrees = (off > scene.policies.clock_tolerance_ns.into()).then_some((expected, t));
+                    let tolerance_ns = scene.policies.clock_tolerance_ns;
+                    disagrees = epoch.stamps.check(pace, at.start, t, tolerance_ns);
                 }
                 (epoch, None)
             }
             before => {
                 let mut epoch = self.new_epoch(frame, &at, scene)?;
                 let restart = before.map(|_| {
-                    let start_ns = self.restart_ns(scene);
-                    if self.placed != Placed::Arrival {
-                        epoch.shift = Some(start_ns - device_ns(self.pace, epoch.device0_ns, at.start));
-                    }
+                    let start_ns = self.related_ns(&epoch, &at, scene).unwrap_or_else(|| {
+                        let start_ns = self.restart_ns(scene);
+                        if self.placed != Placed::Arrival {
+                            epoch.shift = Some(start_ns - device_ns(self.pace, epoch.device0_ns, at.start));
+                        }
+                        start_ns
+                    });
                     Restart { start_ns, detected }
                 });
                 (epoch, restart)
@@ -181,12 +185,23 @@ impl Track {
         at.start < self.cover.mark() && !repeated && i128::from(t) >= since(self.cover.mark()) - tolerance
     }
 
-    /// Start of a new epoch: whole bins after what was covered, as many as the server's clock says were lost.
+    /// Start of a new epoch: whole bins after what was covered, as many as the server's clock says were lost; never in a
+    /// bin that has closed meanwhile.
     fn restart_ns(&self, scene: &Scene<'_>) -> i128 {
         let lost_ns = (i128::from(scene.arrived_ns) - i128::from(self.last_arrival_ns)).max(0);
         let width = i128::from(scene.grid.width_ns.get());
         let covered = scene.grid.bin(self.mark_ns - 1) + 1;
-        scene.grid.t0_ns + (covered.max(scene.next_bin.into()) + lost_ns / width) * width
+        scene.grid.t0_ns + (covered + lost_ns / width).max(scene.next_bin.into()) * width
+    }
+
+    /// Start of a new epoch by the probes of its clock, if the clock still reads as they found it: what a frame ends with
+    /// came when it arrived, or not long before.
+    fn related_ns(&self, epoch: &Epoch, at: &Range<i128>, scene: &Scene<'_>) -> Option<i128> {
+        let relation = scene.clocks.relation(&self.clock).filter(|_| self.placed == Placed::Exchange)?;
+        let reading = |position| device_ns(self.pace, epoch.device0_ns, position);
+        let since_ns = i128::from(scene.arrived_ns) - relation.to_server(reading(at.end));
+        let start_ns = scene.clocks.to_session(&self.clock, reading(at.start)).ok()?;
+        (since_ns.abs() <= SOON_NS).then_some(start_ns.max(self.mark_ns))
     }
 
     /// The epoch that begins with this frame, its clock as it was placed at open.
@@ -196,14 +211,21 @@ impl Track {
             Placed::Declared(offset_ns) => Some(i128::from(offset_ns)),
             Placed::Exchange | Placed::Arrival => None,
         };
-        let mut epoch = Epoch { device0_ns: 0, stamp0_ns: None, last_stamp: None, shift };
+        let mut epoch = Epoch { device0_ns: 0, stamps: Stamps::default(), last_stamp: None, shift };
         let Some(pace) = self.pace else { return Ok(epoch) };
         match (frame.t_device_ns, self.placed) {
             (Some(t), _) => {
                 epoch.device0_ns = i128::from(t) - pace.start_ns(at.start);
-                epoch.stamp0_ns = Some(epoch.device0_ns);
+                // The first of the epoch: those that follow are checked against it.
+                epoch.stamps.check(pace, at.start, t, 0);
             }
-            (None, Placed::Session) => epoch.device0_ns = scene.t0_given_ns.map_or(0, i128::from),
+            (None, Placed::Session) => {
+                epoch.device0_ns = scene.t0_given_ns.map_or(0, i128::from);
+                // A counter that restarted says nothing of t0 any more.
+                if self.epoch.is_none() && scene.t0_given_ns.is_some() {
+                    epoch.stamps = Stamps::from_t0(epoch.device0_ns);
+                }
+            }
             (None, Placed::Arrival) => {}
             (None, _) => {
                 return Err(self.refused(

@@ -56,6 +56,42 @@ impl From<SignalError> for Fault {
     }
 }
 
+/// A parameter of an op that cannot be: where, expected, found.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[error("{}: expected {expected}, found {found}", self.field())]
+pub struct OpError {
+    /// Place of the op in its chain.
+    pub place: usize,
+    /// The parameter; empty for the op as a whole.
+    pub key: &'static str,
+    /// What it must be.
+    pub expected: String,
+    /// What it is.
+    pub found: String,
+}
+
+impl OpError {
+    pub(super) fn new(key: &'static str, expected: impl Into<String>, found: impl Into<String>) -> Self {
+        Self { place: 0, key, expected: expected.into(), found: found.into() }
+    }
+
+    /// The same, of the op at `place`.
+    pub(super) fn at(self, place: usize) -> Self {
+        Self { place, ..self }
+    }
+
+    /// The manifest's key, below the input's: `preprocess[1].order`.
+    pub fn field(&self) -> String {
+        let dot = if self.key.is_empty() { "" } else { "." };
+        format!("preprocess[{}]{dot}{}", self.place, self.key)
+    }
+
+    /// The refusal of the input that the chain belongs to.
+    pub fn of_input(self, input: &str) -> SignalError {
+        SignalError::mismatch(format!("input `{input}`: {}", self.field()), self.expected, self.found)
+    }
+}
+
 /// Why a frame is refused. All but `NotFinite` leave everything as it was.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum Refusal {
@@ -88,7 +124,9 @@ pub enum Refusal {
         next_bin: u64,
     },
     /// Policy `nan = reject`: a value is not finite. The frame is consumed, its samples are a gap.
-    #[error("signal `{signal}`: channel `{channel}` is not finite in row {row} (nan = \"reject\")")]
+    #[error(
+        "signal `{signal}`: channel `{channel}` is not finite as f32 in row {row}: {value:e} (nan = \"reject\")"
+    )]
     NotFinite {
         /// The signal.
         signal: SignalName,
@@ -96,6 +134,8 @@ pub enum Refusal {
         channel: String,
         /// The first such row of the tensor.
         row: usize,
+        /// What it is.
+        value: f64,
     },
     /// The signal's clock has no known relation to the session's.
     #[error(
@@ -163,10 +203,10 @@ impl From<Refusal> for Fault {
                 ..Fault::new(Kind::Gap, detail)
             },
             Refusal::Late { .. } => Fault::new(Kind::Late, detail),
-            Refusal::NotFinite { channel, .. } => Fault {
+            Refusal::NotFinite { channel, value, .. } => Fault {
                 tensor: "tensor".into(),
-                expected: "finite values".into(),
-                found: format!("channel `{channel}` is not finite"),
+                expected: "values that are finite as f32".into(),
+                found: format!("{value:e} in channel `{channel}`"),
                 ..Fault::new(Kind::Invalid, detail)
             },
             Refusal::ClockUnknown { .. } => Fault::new(Kind::ClockUnknown, detail),

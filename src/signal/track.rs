@@ -2,16 +2,21 @@
 
 use std::ops::Range;
 
-use super::coverage::{Coverage, Hole};
+use super::coverage::{Coverage, Hole, Length};
+use super::image::Image;
 use super::landing::{Landing, MAX_BINS, Scene};
+use super::late::LateTally;
 use super::log::Log;
 use super::open_bins::OpenBins;
 use super::pace::Pace;
 use super::refusal::Refusal;
+use super::stall::Missing;
+use super::stamps::Stamps;
 use crate::domain::frame::{Frame, FrameBody, Samples, Spikes};
 use crate::domain::ids::SignalName;
 use crate::domain::output::EventKind;
 use crate::domain::settings::LatePolicy;
+use crate::domain::tensor::Dtype;
 
 /// How a signal's device time becomes the session's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,8 +36,8 @@ pub enum Placed {
 pub struct Epoch {
     /// Device time of sample 0; 0 for events, whose positions are device times.
     pub device0_ns: i128,
-    /// The same by the first stamp of the epoch, if there was one.
-    pub stamp0_ns: Option<i128>,
+    /// What its stamps are checked against.
+    pub stamps: Stamps,
     /// The last stamp, and the index it was for.
     pub last_stamp: Option<(i128, i64)>,
     /// t_session − t_device, where it is fixed.
@@ -60,8 +65,10 @@ pub struct Track {
     pub required: bool,
     /// Bins close because of it: it is required, or no signal is.
     pub leads: bool,
-    /// Channels of a row.
+    /// Values of a row: its channels, or their pixels.
     pub channels: usize,
+    /// The image that each channel is; `None`: one value.
+    pub image: Option<Image>,
     /// Names of channels, for sentences.
     pub names: Vec<String>,
     /// Channels that some input uses.
@@ -87,8 +94,8 @@ pub struct Track {
     pub epoch_owed: bool,
     /// After `reset` with scope `all`: the next frame may leave a gap or be late, whatever the policies say.
     pub forgiven: bool,
-    /// Bins closed without it since this one.
-    pub missing_since: Option<u64>,
+    /// Bins close without it.
+    pub missing: Option<Missing>,
     /// Not required, and silent: no bin waits for it.
     pub silent: bool,
     /// A new epoch begins with this bin.
@@ -118,6 +125,7 @@ impl Track {
             required: false,
             leads: false,
             channels: names.len(),
+            image: None,
             used: vec![false; names.len()],
             names,
             epoch: None,
@@ -130,7 +138,7 @@ impl Track {
             rejected_to: None,
             epoch_owed: false,
             forgiven: false,
-            missing_since: None,
+            missing: None,
             silent: false,
             restarts_at: None,
             from_t0: true,
@@ -143,26 +151,28 @@ impl Track {
         self.required || (self.epoch.is_some() && !self.silent)
     }
 
-    /// `nan = reject`: a value that is not finite in a channel that is used and not masked.
+    /// `nan = reject`: a value that is not finite, as it is or as f32, in a channel that is used and not masked.
     pub fn rejects(&self, frame: &Frame) -> Result<(), Refusal> {
         let FrameBody::Samples(samples) = &frame.body else { return Ok(()) };
-        if samples.tensor.is_finite() {
+        // Only f64 holds finite values that f32 does not.
+        if samples.tensor.dtype != Dtype::F64 && samples.tensor.is_finite() {
             return Ok(());
         }
         let mask = frame.mask.as_deref().unwrap_or(&self.mask);
         let (mut i, mut bad) = (0, None);
         samples.tensor.each_f64(|x| {
-            let (row, channel) = (i / self.channels, i % self.channels);
-            let seen = self.used[channel] && mask.get(channel).copied().unwrap_or(true);
-            if bad.is_none() && seen && !x.is_finite() {
-                bad = Some((row, channel));
+            if bad.is_none() && !(x as f32).is_finite() {
+                let (row, channel) = (i / self.channels, i % self.channels);
+                let channel = channel / self.image.map_or(1, Image::pixels);
+                let seen = self.used[channel] && mask.get(channel).or(mask.last()).copied().unwrap_or(true);
+                bad = seen.then_some((row, channel, x));
             }
             i += 1;
         });
         match bad {
-            Some((row, channel)) => {
+            Some((row, channel, value)) => {
                 let channel = self.names[channel].clone();
-                Err(Refusal::NotFinite { signal: self.name.clone(), channel, row })
+                Err(Refusal::NotFinite { signal: self.name.clone(), channel, row, value })
             }
             None => Ok(()),
         }
@@ -176,6 +186,14 @@ impl Track {
         } else if !landing.first {
             self.rejected_to = self.rejected_to.max(Some(landing.at.end));
         }
+    }
+
+    /// The session ends: what still waits for a bin finds none.
+    pub fn finish(&mut self, next_bin: u64, log: &mut Log<'_>) {
+        let mut late = self.open.take_handed_on();
+        late.absorb(&mut self.open.take_late_from(0));
+        self.drop_late(late, "the session ended", log);
+        self.tell_missing(next_bin, "it did not come back", log);
     }
 
     fn take_mask(&mut self, frame: &Frame) {
@@ -197,10 +215,9 @@ impl Track {
         self.begin(frame, &landing, scene, log);
         let at = landing.at.clone();
         let goes_on = at.end > self.cover.mark();
-        if let Some((expected, found)) = landing.disagrees {
-            let detail =
-                format!("index {}: its stamp is {found} ns, by the index it is {expected} ns", at.start);
-            log.notice(EventKind::ClockDisagrees, Some(&self.name), None, 1, detail);
+        if let Some(told) = &landing.disagrees {
+            let detail = told.detail.clone();
+            log.notice(EventKind::ClockDisagrees, Some(&self.name), None, told.frames, detail);
         }
         self.epoch = Some(landing.epoch.clone());
         if at.start > self.cover.mark() {
@@ -214,7 +231,7 @@ impl Track {
             FrameBody::Spikes(spikes) => self.take_spikes(spikes, &landing, &parts, scene, log),
             FrameBody::Addresses(_) | FrameBody::Markers(_) => {}
         }
-        let (place, limit_ns) = (landing.place, longest_fill_ns(scene));
+        let place = landing.place;
         for part in &parts {
             self.cover.fill(part, |at, start_ns, end_ns| {
                 let ns = start_ns.unwrap_or_else(|| place.ns_of(at.start))
@@ -222,7 +239,7 @@ impl Track {
                 let last = place.ns_of(at.end - 1).max(ns.start);
                 let bins =
                     scene.grid.bin_from_0(ns.start).max(scene.next_bin)..scene.grid.bin_from_0(last) + 1;
-                Hole { long: ns.end - ns.start > limit_ns, at, ns, bins, told: false }
+                Hole { length: length(&ns, &bins, scene), at, ns, bins, told: false }
             });
         }
         self.parts = parts;
@@ -270,6 +287,9 @@ impl Track {
         let start_ns = landing.place.ns_of(at.start);
         let first_bin = scene.grid.bin_from_0(start_ns);
         log.notice(EventKind::ClockEpoch, Some(&self.name), Some(first_bin..first_bin + 1), 1, detail);
+        // Those bins are the new epoch's.
+        let late = self.open.take_late_from(first_bin);
+        self.drop_late(late, "a new epoch began", log);
         if start_ns > self.mark_ns {
             self.miss(at.start..at.start, self.mark_ns..start_ns, scene);
         }
@@ -285,9 +305,8 @@ impl Track {
     fn miss(&mut self, at: Range<i128>, ns: Range<i128>, scene: &Scene<'_>) {
         let last = (ns.end - 1).max(ns.start);
         let bins = scene.grid.bin_from_0(ns.start).max(scene.next_bin)..scene.grid.bin_from_0(last) + 1;
-        let open_ns = ns.start.max(scene.grid.start_ns(scene.next_bin));
-        let long = ns.end - open_ns > longest_fill_ns(scene);
-        self.cover.miss(Hole { at, ns: open_ns..ns.end, bins, long, told: false });
+        let ns = ns.start.max(scene.grid.start_ns(scene.next_bin))..ns.end;
+        self.cover.miss(Hole { length: length(&ns, &bins, scene), at, ns, bins, told: false });
     }
 
     fn take_samples(
@@ -310,7 +329,7 @@ impl Track {
                 format!("{again} samples from index {} on came already; they are left out", at.start);
             log.notice(EventKind::Overlap, Some(&self.name), None, again, detail);
         }
-        let mut late = Late::default();
+        let mut late = LateTally::default();
         for part in parts {
             let mut i = part.start;
             while i < part.end {
@@ -320,7 +339,7 @@ impl Track {
                     let used = self.counts && scene.policies.late == LatePolicy::Next;
                     late.add(k, (end - i) as u64, used);
                     if used {
-                        self.add_late(samples, i..end, scene.next_bin);
+                        self.add_late(k, samples, i..end, scene.next_bin);
                     }
                 } else {
                     self.put(k, samples, i..end);
@@ -332,36 +351,39 @@ impl Track {
     }
 
     fn put(&mut self, k: u64, samples: &Samples, at: Range<i128>) {
-        let row = |i: i128| (i - i128::from(samples.first_index)) as usize * self.channels;
+        let (channels, mask) = (self.channels, &self.mask);
+        let row = |i: i128| (i - i128::from(samples.first_index)) as usize * channels;
         let elements = row(at.start)..row(at.end);
-        let bin = self.open.at(k);
-        if bin.index.last().is_none_or(|last| *last < at.start) {
-            bin.rows.reserve(elements.len());
-            samples.tensor.range_f64(elements, |x| bin.rows.push(x));
-            bin.index.extend(at);
-        } else {
-            // A hole is filled: the rows go where their index belongs.
-            let place = bin.index.partition_point(|i| *i < at.start);
-            let mut rows = Vec::with_capacity(elements.len());
-            samples.tensor.range_f64(elements, |x| rows.push(x));
-            bin.rows.splice(place * self.channels..place * self.channels, rows);
-            bin.index.splice(place..place, at);
-        }
-        if !self.mask.is_empty() {
-            bin.mask(&self.mask);
-        }
+        self.open.change(k, |bin| {
+            if bin.index.last().is_none_or(|last| *last < at.start) {
+                bin.rows.reserve(elements.len());
+                samples.tensor.range_f64(elements, |x| bin.rows.push(x));
+                bin.index.extend(at);
+            } else {
+                // A hole is filled: the rows go where their index belongs.
+                let place = bin.index.partition_point(|i| *i < at.start);
+                let mut rows = Vec::with_capacity(elements.len());
+                samples.tensor.range_f64(elements, |x| rows.push(x));
+                bin.rows.splice(place * channels..place * channels, rows);
+                bin.index.splice(place..place, at);
+            }
+            if !mask.is_empty() {
+                bin.mask(mask);
+            }
+        });
     }
 
-    fn add_late(&mut self, samples: &Samples, at: Range<i128>, next_bin: u64) {
-        let row = |i: i128| (i - i128::from(samples.first_index)) as usize * self.channels;
+    /// Samples for the closed bin `k`, into the first that is open.
+    fn add_late(&mut self, k: u64, samples: &Samples, at: Range<i128>, next_bin: u64) {
         let channels = self.channels;
-        let bin = self.open.at(next_bin);
-        bin.late = true;
-        bin.extra.resize(channels, 0.0);
-        let mut c = 0;
-        samples.tensor.range_f64(row(at.start)..row(at.end), |x| {
-            bin.extra[c % channels] += if x.is_finite() { x } else { 0.0 };
-            c += 1;
+        let row = |i: i128| (i - i128::from(samples.first_index)) as usize * channels;
+        self.open.change(next_bin, |bin| {
+            bin.late.note(k, (at.end - at.start) as u64, channels);
+            let mut i = 0;
+            samples.tensor.range_f64(row(at.start)..row(at.end), |x| {
+                bin.late.add(i % channels, x);
+                i += 1;
+            });
         });
     }
 
@@ -378,12 +400,13 @@ impl Track {
             for part in parts {
                 let first = grid.bin_from_0(landing.place.ns_of(part.start)).max(scene.next_bin);
                 let last = grid.bin_from_0(landing.place.ns_of(part.end - 1));
-                (first..last + 1).for_each(|k| self.open.at(k).mask(&self.mask));
+                let (open, mask) = (&mut self.open, &self.mask);
+                (first..last + 1).for_each(|k| open.change(k, |bin| bin.mask(mask)));
             }
         }
         let whole = matches!(parts, [part] if *part == landing.at);
         let floor = self.cover.floor();
-        let (mut before, mut late) = (0, Late::default());
+        let (mut before, mut late) = (0, LateTally::default());
         for (unit, t) in spikes.unit.iter().zip(&spikes.t_ns) {
             let at = i128::from(*t);
             if at < floor && self.from_t0 {
@@ -392,15 +415,21 @@ impl Track {
             }
             let own = grid.bin_from_0(landing.place.ns_of(at));
             let is_late = own < scene.next_bin || !(whole || parts.iter().any(|part| part.contains(&at)));
-            let used = !is_late || scene.policies.late == LatePolicy::Next;
-            if is_late {
-                late.add(own, 1, used);
+            let unit = *unit as usize;
+            if !is_late {
+                self.open.change(own, |bin| {
+                    bin.rows.resize(channels, 0.0);
+                    bin.rows[unit] += 1.0;
+                });
+                continue;
             }
+            let used = scene.policies.late == LatePolicy::Next;
+            late.add(own, 1, used);
             if used {
-                let bin = self.open.at(own.max(scene.next_bin));
-                bin.rows.resize(channels, 0.0);
-                bin.rows[*unit as usize] += 1.0;
-                bin.late |= is_late;
+                self.open.change(own.max(scene.next_bin), |bin| {
+                    bin.late.note(own, 1, channels);
+                    bin.late.add(unit, 1.0);
+                });
             }
         }
         self.tell_before_start(before, "events", log);
@@ -416,34 +445,13 @@ impl Track {
     }
 }
 
-/// Gaps up to here are filled: `max_gap_ms`, and never more bins than one frame may cover.
-fn longest_fill_ns(scene: &Scene<'_>) -> i128 {
-    let most = i128::from(scene.grid.width_ns.get()) * i128::from(MAX_BINS);
-    i128::from(scene.policies.max_gap_ns).min(most)
-}
-
-/// Late data of one frame.
-#[derive(Default)]
-struct Late {
-    count: u64,
-    used: bool,
-    bins: Option<Range<u64>>,
-}
-
-impl Late {
-    fn add(&mut self, k: u64, count: u64, used: bool) {
-        self.count += count;
-        self.used = used;
-        let bins = self.bins.get_or_insert(k..k + 1);
-        *bins = bins.start.min(k)..bins.end.max(k + 1);
-    }
-
-    fn tell(self, signal: &SignalName, what: &str, next_bin: u64, log: &mut Log<'_>) {
-        let Some(bins) = self.bins else { return };
-        log.counts.late += self.count;
-        log.counts.dropped += if self.used { 0 } else { self.count };
-        let done = if self.used { format!("added to bin {next_bin} or later") } else { "left out".into() };
-        let detail = format!("{} {what} came late; they are {done}", self.count);
-        log.notice(EventKind::Late, Some(signal), Some(bins), self.count, detail);
+/// How long a hole of open bins is.
+fn length(ns: &Range<i128>, bins: &Range<u64>, scene: &Scene<'_>) -> Length {
+    if ns.end - ns.start > i128::from(scene.policies.max_gap_ns) {
+        Length::Long
+    } else if bins.end.saturating_sub(bins.start) > MAX_BINS {
+        Length::Wide
+    } else {
+        Length::Short
     }
 }

@@ -25,9 +25,12 @@ pub struct EventEntry {
     pub first_ns: i64,
     /// The last of them (Unix ns).
     pub last_ns: i64,
-    /// The first one's sentence.
+    /// The first one's sentence and, where it differs, the last one's.
     pub detail: String,
 }
+
+/// Stands between the first sentence of an entry and the last.
+const LAST: &str = "; the last: ";
 
 /// Entries of a run, and which of them still take events.
 #[derive(Debug, Default)]
@@ -79,6 +82,12 @@ impl EventEntry {
         self.to_bin = self.to_bin.into_iter().chain(notice.to_bin).max();
         self.count = self.count.saturating_add(notice.count);
         self.last_ns = self.last_ns.max(notice.t_ns);
+        let first = self.detail.split_once(LAST).map_or(self.detail.len(), |(first, _)| first.len());
+        self.detail.truncate(first);
+        if self.detail != notice.detail {
+            self.detail.push_str(LAST);
+            self.detail.push_str(&notice.detail);
+        }
     }
 }
 
@@ -108,7 +117,19 @@ mod tests {
         let first = &log.entries[0];
         assert_eq!((first.from_bin, first.to_bin, first.count), (Some(4), Some(12), 4));
         assert_eq!((first.first_ns, first.last_ns), (0, 9_000_000_000));
-        assert_eq!(first.detail, "at 0 s");
+        assert_eq!(first.detail, "at 0 s; the last: at 9 s");
+    }
+
+    #[test]
+    fn an_entrys_sentence_names_the_first_and_the_last_of_its_events_or_the_one_that_all_have() {
+        let mut log = EventLog::default();
+        let told = |t_ns: i64, detail: &str| Notice { t_ns, detail: detail.into(), ..gap(0, 0) };
+        let mut details = Vec::new();
+        for (t_ns, detail) in [(0, "a"), (1, "a"), (2, "b"), (3, "c"), (4, "a")] {
+            log.push(&told(t_ns, detail));
+            details.push(log.entries[0].detail.clone());
+        }
+        assert_eq!(details, ["a", "a", "a; the last: b", "a; the last: c", "a"]);
     }
 
     #[test]

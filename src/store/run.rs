@@ -256,21 +256,6 @@ fn odd(column: &'static str, found: impl std::fmt::Display) -> StoreError {
     StoreError::Inconsistent { table: "run", column, found: crate::error::clip(&found.to_string()) }
 }
 
-fn hex_from_digest(digest: &Digest) -> String {
-    digest.0.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn digest_from_hex(hex: &str) -> Option<Digest> {
-    let mut digest = [0; 32];
-    if hex.len() != 64 || !hex.is_ascii() {
-        return None;
-    }
-    for (i, byte) in digest.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(&hex[2 * i..2 * i + 2], 16).ok()?;
-    }
-    Some(Digest(digest))
-}
-
 /// The pinned versions as JSON.
 pub(super) fn json_from_pinned(pinned: &[Pinned]) -> serde_json::Value {
     let forms: Vec<PinnedForm> = pinned
@@ -279,7 +264,7 @@ pub(super) fn json_from_pinned(pinned: &[Pinned]) -> serde_json::Value {
             stage: pinned.stage.as_str().to_owned(),
             model: pinned.model.as_str().to_owned(),
             version: pinned.version.0,
-            digest: hex_from_digest(&pinned.digest),
+            digest: pinned.digest.hex(),
         })
         .collect();
     serde_json::json!(forms)
@@ -295,7 +280,7 @@ pub(super) fn pinned_from_json(json: serde_json::Value) -> Result<Vec<Pinned>, S
                 stage: StageName::new(form.stage),
                 model: ModelName::new(form.model),
                 version: Version(form.version),
-                digest: digest_from_hex(&form.digest).ok_or_else(|| odd("pinned", &form.digest))?,
+                digest: Digest::from_hex(&form.digest).ok_or_else(|| odd("pinned", &form.digest))?,
             })
         })
         .collect()

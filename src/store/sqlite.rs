@@ -7,7 +7,7 @@ mod take;
 use bytes::Bytes;
 use sqlx::{Connection, QueryBuilder, Sqlite, SqliteConnection};
 
-use self::rows::{EventForm, ExtentForm, RunForm, SELECT_RUN, int_from, load};
+use self::rows::{EventForm, ExtentForm, RunForm, SELECT_EVENT, SELECT_RUN, int_from, load};
 use self::take::take_one;
 use super::error::StoreError;
 use super::event::EventEntry;
@@ -209,24 +209,9 @@ impl Library for SqliteLibrary {
         let mut tx = conn.begin().await?;
         let run = run.to_string();
         let Some(mark) = mark_in(&mut tx, &run).await? else { return Ok(None) };
-        let found: Vec<EventForm> = sqlx::query_as(
-            "SELECT
-                 id,
-                 kind,
-                 signal,
-                 from_bin,
-                 to_bin,
-                 count,
-                 first_ns,
-                 last_ns,
-                 detail
-             FROM event
-             WHERE run = ?
-             ORDER BY id",
-        )
-        .bind(run)
-        .fetch_all(&mut *tx)
-        .await?;
+        let mut select = QueryBuilder::<Sqlite>::new(SELECT_EVENT);
+        select.push(" WHERE run = ").push_bind(run).push(" ORDER BY id");
+        let found: Vec<EventForm> = select.build_query_as().fetch_all(&mut *tx).await?;
         let entries = found.into_iter().map(EventForm::entry).collect::<Result<_, _>>()?;
         Ok(Some((mark, entries)))
     }

@@ -3,6 +3,7 @@
 use super::{tensor, v1};
 use crate::domain::frame::{Addresses, Frame, FrameBody, Markers, Samples, Spikes};
 use crate::domain::signal::{SignalSpec, SignalType};
+use crate::domain::tensor::Dtype;
 use crate::error::Fault;
 
 /// Longest `echo` (bytes).
@@ -33,7 +34,7 @@ pub fn domain(wire: v1::Frame, spec: &SignalSpec) -> Result<Frame, Fault> {
     }
     foreign_fields(&wire, spec.kind)?;
     let body = match spec.kind {
-        SignalType::Binned | SignalType::Continuous | SignalType::Frames => samples(&wire)?,
+        SignalType::Binned | SignalType::Continuous | SignalType::Frames => samples(&wire, spec.kind)?,
         SignalType::SpikeEvents => {
             let (t_start_ns, span_ns) = stretch(&wire)?;
             same_length("unit", wire.unit.len(), "t_ns", wire.t_ns.len())?;
@@ -67,11 +68,18 @@ pub fn domain(wire: v1::Frame, spec: &SignalSpec) -> Result<Frame, Fault> {
     })
 }
 
-fn samples(wire: &v1::Frame) -> Result<FrameBody, Fault> {
+fn samples(wire: &v1::Frame, kind: SignalType) -> Result<FrameBody, Fault> {
     let Some(data) = &wire.tensor else {
         return Err(Fault::mismatch("tensor", "a tensor [count, channels]", "none"));
     };
     let tensor = tensor::host("tensor", data)?;
+    if tensor.dtype == Dtype::Bool && kind != SignalType::Frames {
+        return Err(Fault::mismatch(
+            "tensor.dtype",
+            format!("numbers, for a signal of type {kind}"),
+            "`bool`",
+        ));
+    }
     if tensor.shape.first().copied() != Some(wire.count as usize) {
         return Err(Fault::mismatch(
             "tensor.shape",
@@ -106,22 +114,87 @@ fn same_length(a: &str, len_a: usize, b: &str, len_b: usize) -> Result<(), Fault
     Err(Fault::mismatch(a, format!("as many as {b}: {len_b}"), len_a.to_string()))
 }
 
-/// A field that the signal's type does not use is a mistake of the rig, and is said.
+/// A field that the signal's type does not use is a mistake of the rig, and is said. 0 is as good as nothing: some
+/// clients write every number.
 fn foreign_fields(wire: &v1::Frame, kind: SignalType) -> Result<(), Fault> {
     let sampled = matches!(kind, SignalType::Binned | SignalType::Continuous | SignalType::Frames);
+    let (events, addresses) = (kind == SignalType::SpikeEvents, kind == SignalType::AddressEvents);
     let fields = [
-        ("tensor", wire.tensor.is_some(), sampled),
-        ("unit", !wire.unit.is_empty(), kind == SignalType::SpikeEvents),
-        ("t_ns", !wire.t_ns.is_empty(), !sampled),
-        ("x", !wire.x.is_empty(), kind == SignalType::AddressEvents),
-        ("y", !wire.y.is_empty(), kind == SignalType::AddressEvents),
-        ("polarity", !wire.polarity.is_empty(), kind == SignalType::AddressEvents),
-        ("value", !wire.value.is_empty(), kind == SignalType::Markers),
+        ("tensor", i128::from(wire.tensor.is_some()), " tensor", sampled),
+        ("first_index", wire.first_index.into(), "", sampled),
+        ("count", wire.count.into(), "", sampled),
+        ("t_start_ns", wire.t_start_ns.unwrap_or(0).into(), "", !sampled),
+        ("span_ns", wire.span_ns.unwrap_or(0).into(), "", !sampled),
+        ("unit", wire.unit.len() as i128, " values", events),
+        ("t_ns", wire.t_ns.len() as i128, " values", !sampled),
+        ("x", wire.x.len() as i128, " values", addresses),
+        ("y", wire.y.len() as i128, " values", addresses),
+        ("polarity", wire.polarity.len() as i128, " values", addresses),
+        ("value", wire.value.len() as i128, " values", kind == SignalType::Markers),
     ];
-    match fields.into_iter().find(|(_, filled, used)| *filled && !used) {
-        Some((name, ..)) => {
-            Err(Fault::mismatch(name, format!("empty for a signal of type {kind}"), "filled"))
+    match fields.into_iter().find(|(_, found, _, used)| *found != 0 && !used) {
+        Some((name, found, what, _)) => {
+            let expected = format!("nothing, for a signal of type {kind}");
+            Err(Fault::mismatch(name, expected, format!("{found}{what}")))
         }
         None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::tensor::Tensor;
+
+    fn spec(kind: &str) -> SignalSpec {
+        let wire = v1::SignalSpec {
+            name: "s".into(),
+            r#type: kind.into(),
+            channels: vec![v1::Channel { name: "a".into(), ..Default::default() }],
+            bin_ms: (kind == "binned").then_some(10.0),
+            rate: (kind == "continuous").then_some(v1::Rate { num: 100, den: 1 }),
+            ..Default::default()
+        };
+        let ask = v1::OpenRequest { signals: vec![wire], ..Default::default() };
+        super::super::open::resolve(&ask, &Default::default()).unwrap().signals.remove(0)
+    }
+
+    fn rows(dtype: Dtype) -> v1::Frame {
+        let tensor = Some(tensor::message(&Tensor::zeros(dtype, &[1, 1])));
+        v1::Frame { signal: "s".into(), count: 1, tensor, ..Default::default() }
+    }
+
+    fn events() -> v1::Frame {
+        v1::Frame { signal: "s".into(), t_start_ns: Some(0), span_ns: Some(5), ..Default::default() }
+    }
+
+    #[test]
+    fn a_field_of_another_type_is_named_and_a_zero_is_as_good_as_nothing() {
+        let cases = [
+            (v1::Frame { t_start_ns: Some(3), ..rows(Dtype::F32) }, "binned", "t_start_ns", "3"),
+            (v1::Frame { span_ns: Some(-1), ..rows(Dtype::F32) }, "continuous", "span_ns", "-1"),
+            (v1::Frame { t_ns: vec![0], ..rows(Dtype::F32) }, "binned", "t_ns", "1 values"),
+            (v1::Frame { count: 7, ..events() }, "spike_events", "count", "7"),
+            (v1::Frame { first_index: 2, ..events() }, "spike_events", "first_index", "2"),
+            (v1::Frame { tensor: rows(Dtype::F32).tensor, ..events() }, "spike_events", "tensor", "1 tensor"),
+            (v1::Frame { count: 1, ..Default::default() }, "markers", "count", "1"),
+        ];
+        for (frame, kind, field, found) in cases {
+            let fault = domain(frame, &spec(kind)).unwrap_err();
+            assert_eq!((fault.tensor.as_str(), fault.found.as_str()), (field, found), "{kind}: {fault}");
+        }
+        let zeros = v1::Frame { t_start_ns: Some(0), span_ns: Some(0), ..rows(Dtype::F32) };
+        assert!(domain(zeros, &spec("binned")).is_ok());
+        assert!(domain(events(), &spec("spike_events")).is_ok());
+    }
+
+    #[test]
+    fn rows_are_numbers_of_any_dtype_and_no_truth_values() {
+        for dtype in Dtype::ALL {
+            for kind in ["binned", "continuous"] {
+                let read = domain(rows(dtype), &spec(kind));
+                assert_eq!(read.is_ok(), dtype != Dtype::Bool, "{kind} {dtype}");
+            }
+        }
     }
 }

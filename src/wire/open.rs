@@ -26,6 +26,8 @@ pub struct PipelineDefaults {
 }
 
 const MAX_GAP_MS: f64 = 200.0;
+/// Durations end here, where nanoseconds no longer fit 64 bits.
+const MAX_MS: f64 = 9.2e12;
 const IDLE_TIMEOUT_S: f64 = 3600.0;
 const CLOCK_TOLERANCE_MS: f64 = 2.0;
 
@@ -52,6 +54,9 @@ pub fn resolve(ask: &v1::OpenRequest, defaults: &PipelineDefaults) -> Result<Ope
     let signals = signals(ask, channels_by, defaults)?;
     let deadline_ms = positive("deadline_ms", ask.deadline_ms)?.or(defaults.deadline_ms);
     let deadline_ns = deadline_ms.map(|ms| ns("deadline_ms", ms)).transpose()?;
+    if let (Some(0), Some(ms)) = (deadline_ns, deadline_ms) {
+        return Err(Fault::mismatch("deadline_ms", "at least 1 ns, which is 0.000001", told(ms)));
+    }
     let width_ns = defaults.width_ns.or_else(|| first_row_ns(&signals));
     let two_bins_ms = width_ns.map_or(100.0, |width| 2e-6 * width as f64);
     let wait_ms = not_negative("wait_ms", ask.wait_ms)?.or(deadline_ms).unwrap_or(two_bins_ms);
@@ -69,9 +74,21 @@ pub fn resolve(ask: &v1::OpenRequest, defaults: &PipelineDefaults) -> Result<Ope
         clock_tolerance_ns: ns("clock_tolerance_ms", tolerance_ms)?,
         bins: parse_word!(BinsBy, "bins", ask.bins, BinsBy::Whole),
     };
+    let idle_timeout_s = positive("idle_timeout_s", ask.idle_timeout_s)?.unwrap_or(IDLE_TIMEOUT_S);
+    if idle_timeout_s >= MAX_MS / 1e3 {
+        let expected = format!("below {:e} s (292 years)", MAX_MS / 1e3);
+        return Err(Fault::mismatch("idle_timeout_s", expected, told(idle_timeout_s)));
+    }
     let mut statics = BTreeMap::new();
     for (name, value) in &ask.r#static {
-        statics.insert(name.clone(), tensor::host(&format!("static.{name}"), value)?);
+        let field = format!("static.{name}");
+        let tensor = tensor::host(&field, value)?;
+        if !tensor.is_finite() {
+            let place = tensor.to_f64().iter().position(|x| !x.is_finite()).unwrap_or_default();
+            let found = format!("NaN or infinity in element {place}");
+            return Err(Fault::mismatch(field, "finite values", found));
+        }
+        statics.insert(name.clone(), tensor);
     }
     let trials = match &ask.trials {
         None => None,
@@ -85,6 +102,16 @@ pub fn resolve(ask: &v1::OpenRequest, defaults: &PipelineDefaults) -> Result<Ope
                     format!("a signal of type markers ({})", crate::error::there_is(&marks.signal, names)),
                     format!("`{}`", crate::error::clip(&marks.signal)),
                 ));
+            }
+            for (field, text) in [("trials.start", &marks.start), ("trials.end", &marks.end)] {
+                if text.is_empty() {
+                    return Err(Fault::mismatch(field, "a marker's text", "nothing"));
+                }
+            }
+            if marks.start == marks.end {
+                let found = format!("`{}` for both", crate::error::clip(&marks.end));
+                let expected = "another text than trials.start, so that a start is told from an end";
+                return Err(Fault::mismatch("trials.end", expected, found));
             }
             Some(TrialMarks {
                 signal: SignalName::from(marks.signal.as_str()),
@@ -114,7 +141,7 @@ pub fn resolve(ask: &v1::OpenRequest, defaults: &PipelineDefaults) -> Result<Ope
         trials,
         statics,
         versions: ask.versions.clone().into_iter().collect(),
-        idle_timeout_s: positive("idle_timeout_s", ask.idle_timeout_s)?.unwrap_or(IDLE_TIMEOUT_S),
+        idle_timeout_s,
         tags: ask.tags.clone(),
         notes: ask.notes.clone(),
         dry_run: ask.dry_run,
@@ -226,9 +253,10 @@ fn signal(
                 return Err(Fault::mismatch(
                     field("bin_ms"),
                     "a whole number of nanoseconds above 0",
-                    ms.to_string(),
+                    told(ms),
                 ));
             }
+            self::ns(&field("bin_ms"), ms)?;
             Some(ms)
         }
         (None, SignalType::Binned) => {
@@ -243,7 +271,9 @@ fn signal(
     for (c, channel) in wire.channels.iter().enumerate() {
         channels.push(channel_of(&field(&format!("channels[{c}]")), channel)?);
     }
-    if channels.is_empty() && kind != SignalType::Markers {
+    // Images have planes of pixels, which the model's shape tells.
+    let may_have_none = matches!(kind, SignalType::Markers | SignalType::Frames | SignalType::AddressEvents);
+    if channels.is_empty() && !may_have_none {
         match declared.filter(|_| by == ChannelsBy::Order) {
             Some(spec) => channels.clone_from(&spec.channels),
             None => return Err(Fault::mismatch(field("channels"), "the signal's channels", "none")),
@@ -269,6 +299,8 @@ fn signal(
             }
         }
     }
+    let source_delay_ms = not_negative(&field("source_delay_ms"), Some(wire.source_delay_ms))?.unwrap_or(0.0);
+    ns(&field("source_delay_ms"), source_delay_ms)?;
     let clock_by = parse_word!(ClockBy, &field("clock_by"), wire.clock_by, ClockBy::Exchange);
     match (clock_by, wire.clock_offset_ns) {
         (ClockBy::Declared, None) => {
@@ -300,7 +332,7 @@ fn signal(
         role: parse_word!(SignalRole, &field("role"), wire.role, SignalRole::Input),
         scale: finite(&field("scale"), wire.scale)?.unwrap_or(1.0),
         offset: finite(&field("offset"), wire.offset)?.unwrap_or(0.0),
-        source_delay_ms: not_negative(&field("source_delay_ms"), Some(wire.source_delay_ms))?.unwrap_or(0.0),
+        source_delay_ms,
         own_writer: wire.own_writer,
     })
 }
@@ -366,26 +398,31 @@ fn first_row_ns(signals: &[SignalSpec]) -> Option<u64> {
 }
 
 fn ns(field: &str, ms: f64) -> Result<u64, Fault> {
-    ns_from_ms(ms).ok_or_else(|| Fault::mismatch(field, "a duration below 292 years", ms.to_string()))
+    ns_from_ms(ms).ok_or_else(|| Fault::mismatch(field, format!("below {MAX_MS:e} ms (292 years)"), told(ms)))
+}
+
+/// A number as a sentence has it: short, whatever its size.
+fn told(x: f64) -> String {
+    if x == 0.0 || (1e-6..1e15).contains(&x.abs()) { x.to_string() } else { format!("{x:e}") }
 }
 
 fn finite(field: &str, value: Option<f64>) -> Result<Option<f64>, Fault> {
     match value {
-        Some(x) if !x.is_finite() => Err(Fault::mismatch(field, "a finite number", x.to_string())),
+        Some(x) if !x.is_finite() => Err(Fault::mismatch(field, "a finite number", told(x))),
         _ => Ok(value),
     }
 }
 
 fn not_negative(field: &str, value: Option<f64>) -> Result<Option<f64>, Fault> {
     match finite(field, value)? {
-        Some(x) if x < 0.0 => Err(Fault::mismatch(field, "0 or more", x.to_string())),
+        Some(x) if x < 0.0 => Err(Fault::mismatch(field, "0 or more", told(x))),
         value => Ok(value),
     }
 }
 
 fn positive(field: &str, value: Option<f64>) -> Result<Option<f64>, Fault> {
     match finite(field, value)? {
-        Some(x) if x <= 0.0 => Err(Fault::mismatch(field, "more than 0", x.to_string())),
+        Some(x) if x <= 0.0 => Err(Fault::mismatch(field, "more than 0", told(x))),
         value => Ok(value),
     }
 }
@@ -404,5 +441,83 @@ pub fn output_message(spec: &OutputSpec) -> v1::OutputSpec {
         dtype: spec.dtype.word().into(),
         sparse: spec.sparse,
         delay_ms: spec.delay_ms,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ask() -> v1::OpenRequest {
+        let signal = |name: &str, kind: &str, channels: Vec<v1::Channel>| v1::SignalSpec {
+            name: name.into(),
+            r#type: kind.into(),
+            channels,
+            bin_ms: (kind == "binned").then_some(10.0),
+            ..Default::default()
+        };
+        let channel = v1::Channel { name: "a".into(), ..Default::default() };
+        let signals = vec![signal("spikes", "binned", vec![channel]), signal("ttl", "markers", vec![])];
+        v1::OpenRequest { signals, ..Default::default() }
+    }
+
+    fn refused(change: impl FnOnce(&mut v1::OpenRequest)) -> (String, String, String) {
+        let mut ask = ask();
+        change(&mut ask);
+        let fault = resolve(&ask, &PipelineDefaults::default()).unwrap_err();
+        assert_eq!(fault.kind, Kind::Invalid);
+        (fault.tensor, fault.expected, fault.found)
+    }
+
+    fn said(field: &str, expected: &str, found: &str) -> (String, String, String) {
+        (field.into(), expected.into(), found.into())
+    }
+
+    #[test]
+    fn durations_end_where_nanoseconds_do_and_a_deadline_is_at_least_one() {
+        assert!(resolve(&ask(), &PipelineDefaults::default()).is_ok());
+        let bound = "below 9.2e12 ms (292 years)";
+        assert_eq!(refused(|ask| ask.wait_ms = Some(1e300)), said("wait_ms", bound, "1e300"));
+        assert_eq!(
+            refused(|ask| ask.signals[0].source_delay_ms = 1e300),
+            said("signals[0].source_delay_ms", bound, "1e300")
+        );
+        assert_eq!(
+            refused(|ask| ask.signals[0].bin_ms = Some(9.2e12)),
+            said("signals[0].bin_ms", bound, "9200000000000")
+        );
+        assert_eq!(
+            refused(|ask| ask.idle_timeout_s = Some(1e10)),
+            said("idle_timeout_s", "below 9.2e9 s (292 years)", "10000000000")
+        );
+        assert_eq!(
+            refused(|ask| ask.deadline_ms = Some(4e-7)),
+            said("deadline_ms", "at least 1 ns, which is 0.000001", "4e-7")
+        );
+        let mut least = ask();
+        least.deadline_ms = Some(1e-6);
+        assert_eq!(resolve(&least, &PipelineDefaults::default()).unwrap().deadline_ns, Some(1));
+    }
+
+    #[test]
+    fn a_static_input_is_finite_and_a_trial_starts_with_another_text_than_it_ends_with() {
+        let (dtype, shape, values) = ("f64".into(), vec![3], vec![0.0, 1.0, f64::INFINITY]);
+        let tensor = v1::Tensor { dtype, shape, values, ..Default::default() };
+        assert_eq!(
+            refused(|ask| drop(ask.r#static.insert("pos".into(), tensor))),
+            said("static.pos", "finite values", "NaN or infinity in element 2")
+        );
+        let trials = |start: &str, end: &str| v1::Trials {
+            signal: "ttl".into(),
+            start: start.into(),
+            end: end.into(),
+            key: None,
+        };
+        let (field, _, found) = refused(|ask| ask.trials = Some(trials("go", "go")));
+        assert_eq!((&field[..], &found[..]), ("trials.end", "`go` for both"));
+        assert_eq!(
+            refused(|ask| ask.trials = Some(trials("", "stop"))),
+            said("trials.start", "a marker's text", "nothing")
+        );
     }
 }

@@ -32,6 +32,27 @@ async fn a_bin_over_its_deadline_is_flagged_counted_and_answered_all_the_same() 
 }
 
 #[tokio::test]
+async fn a_session_whose_opener_left_before_it_was_told_of_it_is_closed_again() {
+    // A commit comes long after the one before it, and an open that is recorded waits for one.
+    let server = Setup::new().key("commit_ms", 2000).start().await;
+    let before = server.open(recorded(linear())).await;
+    let mut ask = tonic::Request::new(recorded(linear()));
+    ask.set_timeout(std::time::Duration::from_millis(200));
+    server.live().await.open(ask).await.expect_err("the deadline passed while the open was served");
+    let run = until(LIMIT, "its run closed", || async {
+        let reply: v1::RunsReply = server.get("/v1/runs?state=closed").await.message();
+        reply.runs.into_iter().next()
+    })
+    .await;
+    let event = server.event(&run.run, "closed").await;
+    crate::support::says(&event.detail, &["its opener had left"]);
+    let open: v1::SessionsReply = server.get("/v1/sessions").await.message();
+    assert_eq!(open.sessions.iter().map(|one| &one.session[..]).collect::<Vec<_>>(), [before.session()]);
+    before.close().await;
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn a_silent_session_is_closed_with_an_event_and_its_run_stays() {
     let server = Latentd::start().await;
     let rig = server.open(v1::OpenRequest { idle_timeout_s: Some(0.2), ..recorded(linear()) }).await;

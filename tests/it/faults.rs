@@ -1,8 +1,7 @@
 //! Every kind of fault that these calls can give, by HTTP and by gRPC; and the next call works.
 //!
-//! Not here, since nothing of this version gives them: `unauthenticated`, `forbidden` (keys), `deadline` (rows without a
-//! session). `expected_seq`, `already_stepped` stand in `order`, `gap` in `gaps`, `late` in `late`, `clock_unknown` in
-//! `stalls`, `conflict` and `replaced` in `writers`; `internal` in `engine`.
+//! Not here, since nothing of this version gives them: `unauthenticated`, `forbidden` (keys). `expected_seq`, `already_stepped` stand in `order`, `gap` in `gaps`, `late` in `late`, `clock_unknown` in
+//! `stalls`, `conflict` and `replaced` in `writers`; `internal` and `deadline` in `engine`.
 
 use prost::Message as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -89,8 +88,14 @@ async fn what_cannot_be_read_is_malformed_with_the_path_of_what_is_wrong() {
     };
     bytes(&[0xff, 0xff, 0xff]).await.refused().is(400, "malformed", &["protobuf"]);
     bytes(&[0x0a, 0x05, b'a']).await.refused().is(400, "malformed", &["protobuf"]);
-    let refused = server.get("/v1/runs?limit=many").await.refused();
-    refused.is(422, "invalid", &["query", "limit"]);
+    for (query, field, parts) in [
+        ("/v1/runs?limit=many", "limit", ["query", "a whole number from 0 to", "found `many`"]),
+        ("/v1/runs/x/outputs/v?from=-1", "from", ["query", "a whole number from 0 to", "found `-1`"]),
+        ("/v1/runs?limt=1", "query", ["one of", "limit", "found `limt`"]),
+        ("/v1/runs?limit=1&limit=2", "limit", ["query", "one value", "several"]),
+    ] {
+        assert_eq!(server.get(query).await.refused().is(422, "invalid", &parts).tensor, field);
+    }
     assert_eq!(bins(&rig.send(counts(0, 0, &[ROW])).await), 0..1);
     rig.close().await;
     server.stop().await;
@@ -159,7 +164,10 @@ async fn what_is_over_its_limit_is_too_large_and_the_session_stays() {
     socket.read_exact(&mut answer).await.unwrap();
     assert_eq!(&answer, b"HTTP/1.1 413");
     let header = server.client.get(server.url("/livez")).header("x-big", "y".repeat(80 << 10));
-    Answer::of(header).await.refused().is(413, "too_large", &["header"]);
+    Answer::of(header).await.refused().is(413, "too_large", &["header", "65536 bytes"]);
+    let many =
+        (0..101).fold(server.client.get(server.url("/livez")), |ask, i| ask.header(format!("x-{i}"), "1"));
+    Answer::of(many).await.refused().is(413, "too_large", &["header", "at most 100 fields"]);
     assert_eq!(bins(&rig.send(counts(0, 0, &[ROW])).await), 0..1);
 
     // By gRPC: the call, or the stream; the connection's other streams live on.
@@ -213,8 +221,8 @@ async fn what_is_known_and_not_done_is_unsupported() {
     let mut line = server.attach(&rig.opened).await;
     line.up(Some(v1::up::Message::Probe(v1::ProbeRequest::default()))).await;
     let fault = line.fault().await;
-    assert_eq!((fault.kind.as_str(), fault.status), ("unsupported", 501));
-    says(&fault.detail, &["probe", "clock_by"]);
+    assert_eq!((fault.kind.as_str(), fault.status), ("not_found", 404));
+    says(&fault.detail, &["clock", "device"]);
     assert_eq!(line.send(counts(0, 0, &[ROW])).await.seq, Some(0));
     line.end().await;
     rig.close().await;

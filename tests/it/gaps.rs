@@ -145,6 +145,32 @@ async fn a_gap_longer_than_max_gap_ms_is_skipped_named_and_followed_by_a_reset()
 }
 
 #[tokio::test]
+async fn a_gap_of_more_bins_than_one_frame_may_cover_is_not_filled_and_says_so_and_skip_keeps_the_state() {
+    let server = Latentd::start().await;
+    for gap in ["hold", "skip"] {
+        let rig = server.open(v1::OpenRequest { max_gap_ms: Some(1e9), ..with(gap) }).await;
+        let mut known = Linear::new();
+        known.step(ROW);
+        rig.send(counts(0, 0, &[ROW])).await;
+        let output = rig.send(counts(1, 70_001, &[ROW])).await;
+        assert_eq!((bins(&output), output.skipped_bins), (70_001..70_002, 70_000), "{gap}");
+        let run = rig.run().to_owned();
+        rig.close().await;
+        let event = server.event(&run, "gap").await;
+        assert_eq!(event.count, 70_000);
+        assert!(!event.detail.contains("max_gap_ms"), "{gap}: {}", event.detail);
+        if gap == "skip" {
+            assert_eq!(blocks::<2>(&output, 0), [known.step(ROW)]);
+            assert_eq!(flag_names(&output), [Vec::<&str>::new()]);
+        } else {
+            crate::support::says(&event.detail, &["more than the 65536 bins", "not filled"]);
+            assert_eq!(flag_names(&output), [["reset"]]);
+        }
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn a_bin_that_a_gap_touches_is_filled_or_skipped_as_a_whole() {
     let server = Latentd::start().await;
     for (gap, filled) in [("hold", true), ("skip", false)] {

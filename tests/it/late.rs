@@ -126,6 +126,32 @@ async fn late_counts_go_into_the_first_open_bin_where_the_session_says_next() {
 }
 
 #[tokio::test]
+async fn late_counts_go_on_past_a_gap_and_are_dropped_where_nothing_follows() {
+    let server = Latentd::start().await;
+    let ask = v1::OpenRequest { late: "next".into(), gap: "skip".into(), ..recorded(linear()) };
+    let rig = server.open(ask).await;
+    let mut known = Linear::new();
+    known.steps(&[ROW, [0.0, 1.0]]);
+    rig.send(counts(0, 0, &[ROW])).await;
+    rig.send(counts(1, 3, &[[0.0, 1.0]])).await;
+    rig.send(counts(2, 1, &[[2.0, 0.0]])).await;
+    // Bin 4 was the first open one, and never came.
+    let output = rig.send(counts(3, 6, &[[1.0, 0.0]])).await;
+    assert_eq!(blocks::<2>(&output, 0), [known.step([3.0, 0.0])]);
+    assert_eq!((flag_names(&output), output.skipped_bins), (vec![vec!["late"]], 2));
+    rig.send(counts(4, 2, &[[9.0, 9.0]])).await;
+    let run = rig.run().to_owned();
+    let closed = rig.close().await;
+    assert_eq!((closed.late, closed.dropped), (2, 1));
+    let event = server.event(&run, "late").await;
+    assert_eq!((event.count, event.from_bin, event.to_bin), (2, Some(1), Some(3)));
+    crate::support::says(&event.detail, &["added to bin 4", "the last", "the session ended", "left out"]);
+    assert_eq!(server.metric("latentd_bins_total", "outcome=\"late\"").await, 2.0);
+    assert_eq!(server.metric("latentd_bins_total", "outcome=\"dropped\"").await, 1.0);
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn fail_refuses_late_data_until_it_is_left_out_or_a_reset_forgives() {
     let server = Latentd::start().await;
     let rig = server.open(events("fail")).await;

@@ -3,7 +3,8 @@
 use crate::support::{
     Latentd, Linear, Setup, bins, blocks, counts, flag_names, linear, pipeline, recorded, signal,
 };
-use latentd::wire::v1;
+use latentd::domain::tensor::{Dtype, Tensor};
+use latentd::wire::{tensor, v1};
 
 const ROW: [f32; 2] = [1.0, 2.0];
 const NAN: f32 = f32::NAN;
@@ -54,6 +55,33 @@ async fn an_input_that_is_not_finite_is_masked_held_or_zeroed_by_policy() {
     let output = line.send(counts(0, 0, &[[NAN, 1.0]])).await;
     assert_eq!(blocks::<2>(&output, 0), [Linear::new().step([0.0, 1.0])]);
     line.end().await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_value_that_f32_cannot_hold_is_as_one_that_is_not_finite() {
+    let server = Latentd::start().await;
+    let wide = |seq: u64, row: [f64; 2]| {
+        let bytes: Vec<u8> = row.iter().flat_map(|x| x.to_le_bytes()).collect();
+        let tensor = Tensor::from_bytes(Dtype::F64, &[1, 2], &bytes).unwrap();
+        v1::Frame { tensor: Some(tensor::message(&tensor)), ..counts(seq, seq, &[ROW]) }
+    };
+    let both: &[&str] = &["masked", "nan_replaced"];
+    for (nan, seen, flags) in
+        [("mask", [1.0, 0.0], both), ("hold", [1.0, 2.0], &both[1..]), ("zero", [1.0, 0.0], &both[1..])]
+    {
+        let rig = server.open(with(nan)).await;
+        let mut known = Linear::new();
+        assert_eq!(blocks::<2>(&rig.send(wide(0, [1.0, 2.0])).await, 0), [known.step(ROW)]);
+        let output = rig.send(wide(1, [1.0, 1e300])).await;
+        assert_eq!(blocks::<2>(&output, 0), [known.step(seen)], "{nan}");
+        assert_eq!(flag_names(&output), [flags], "{nan}");
+        rig.close().await;
+    }
+    let rig = server.open(with("reject")).await;
+    let refused = rig.refused(wide(0, [1.0, -1e300])).await;
+    assert!(refused.is(422, "invalid", &["`b`", "not finite as f32", "-1e300"]).consumed);
+    rig.close().await;
     server.stop().await;
 }
 

@@ -104,6 +104,9 @@ async fn shape_dtype_and_fields_that_do_not_fit_the_signal_are_refused_with_expe
         (v1::Frame { value: vec!["x".into()], ..bare() }, &["value", "binned"]),
         (v1::Frame { t_ns: vec![1], ..bare() }, &["t_ns", "binned"]),
         (v1::Frame { first_index: far, ..bare() }, &["first_index", "18446744073709551615"]),
+        (v1::Frame { t_start_ns: Some(5), ..bare() }, &["t_start_ns", "binned", "found 5"]),
+        (v1::Frame { span_ns: Some(10), ..bare() }, &["span_ns", "binned", "found 10"]),
+        (v1::Frame { tensor: tensor(Dtype::Bool, &[1, 2]), ..bare() }, &["tensor.dtype", "numbers", "bool"]),
     ];
     for (frame, parts) in cases {
         let refused = rig.refused(frame).await;
@@ -111,7 +114,9 @@ async fn shape_dtype_and_fields_that_do_not_fit_the_signal_are_refused_with_expe
         assert_eq!((fault.seq, fault.expected_seq), (Some(0), Some(0)), "{}", fault.detail);
         assert!(!fault.expected.is_empty() && !fault.found.is_empty(), "{fault:?}");
     }
-    assert_eq!(blocks::<2>(&rig.send(bare()).await, 0), [Linear::new().step(ROW)]);
+    // 0 is what some clients write for nothing.
+    let zeros = v1::Frame { t_start_ns: Some(0), span_ns: Some(0), ..bare() };
+    assert_eq!(blocks::<2>(&rig.send(zeros).await, 0), [Linear::new().step(ROW)]);
     rig.close().await;
 
     let rig = server.open(pipeline("events", [signal("spikes", "spike_events", &["a", "b"])])).await;
@@ -123,6 +128,7 @@ async fn shape_dtype_and_fields_that_do_not_fit_the_signal_are_refused_with_expe
         (spikes("spikes", 0, i64::MAX, 1, &[]), &["span_ns"]),
         (v1::Frame { span_ns: None, ..good.clone() }, &["span_ns", "none"]),
         (v1::Frame { unit: vec![0], ..good.clone() }, &["unit", "0", "1"]),
+        (v1::Frame { count: 3, ..good.clone() }, &["count", "spike_events", "found 3"]),
     ];
     for (frame, parts) in cases {
         rig.refused(frame).await.is(422, "invalid", parts);
@@ -189,6 +195,36 @@ async fn open_refuses_words_and_specs_that_it_does_not_know_and_lists_what_there
         (|ask| ask.max_gap_ms = Some(-1.0), 422, "invalid", &["max_gap_ms", "0 or more", "-1"]),
         (|ask| ask.deadline_ms = Some(0.0), 422, "invalid", &["deadline_ms", "more than 0"]),
         (|ask| ask.idle_timeout_s = Some(-5.0), 422, "invalid", &["idle_timeout_s"]),
+        (|ask| ask.idle_timeout_s = Some(1e300), 422, "invalid", &["idle_timeout_s", "9.2e9 s", "1e300"]),
+        (|ask| ask.max_gap_ms = Some(1e300), 422, "invalid", &["max_gap_ms", "9.2e12 ms", "1e300"]),
+        (
+            |ask| ask.signals[0].source_delay_ms = 1e300,
+            422,
+            "invalid",
+            &["signals[0].source_delay_ms", "below 9.2e12 ms (292 years)", "found 1e300"],
+        ),
+        (|ask| ask.signals[0].bin_ms = Some(1e300), 422, "invalid", &["signals[0].bin_ms", "9.2e12 ms"]),
+        (|ask| ask.deadline_ms = Some(1e-7), 422, "invalid", &["deadline_ms", "at least 1 ns", "1e-7"]),
+        (
+            |ask| {
+                ask.signals.push(signal("ttl", "markers", &[]));
+                let (signal, start, end) = ("ttl".into(), "x".into(), "x".into());
+                ask.trials = Some(v1::Trials { signal, start, end, key: None });
+            },
+            422,
+            "invalid",
+            &["trials.end", "another text", "`x` for both"],
+        ),
+        (
+            |ask| {
+                let (dtype, shape, values) = ("f32".into(), vec![2], vec![1.0, f64::NAN]);
+                let tensor = v1::Tensor { dtype, shape, values, ..Default::default() };
+                drop(ask.r#static.insert("positions".into(), tensor));
+            },
+            422,
+            "invalid",
+            &["static.positions", "finite", "element 1"],
+        ),
         (|ask| ask.from_snapshot = Some("s".into()), 501, "unsupported", &["from_snapshot"]),
         (
             |ask| ask.trials = Some(v1::Trials { signal: "ttl".into(), ..Default::default() }),

@@ -78,7 +78,9 @@ async fn after_wait_ms_bins_close_without_a_stalled_signal_held_then_by_its_fill
     line.end().await;
     let closed: v1::CloseReply = server.delete(&format!("/v1/sessions/{session}")).await.message();
     assert_eq!((closed.bins, closed.late, closed.dropped), (5, 3, 3));
-    assert_eq!(server.event(&run, "signal_missing").await.signal, "right");
+    let event = server.event(&run, "signal_missing").await;
+    assert_eq!((event.signal.as_str(), event.from_bin, event.to_bin), ("right", Some(1), Some(4)));
+    assert_eq!(event.count, 3, "bins of the stall");
 
     // By HTTP, bins that a wait has closed come first in the next answer.
     let rig = server.open(ask()).await;
@@ -227,6 +229,24 @@ async fn where_index_and_stamp_disagree_the_index_wins_and_an_event_says_so() {
     // Merged: two within ten seconds are one entry.
     let event = server.event(&run, "clock_disagrees").await;
     assert_eq!((event.count, event.signal.as_str()), (2, "spikes"));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_wrong_first_stamp_is_found_out_by_those_after_it() {
+    let server = Latentd::start().await;
+    let rig = server.open(recorded(linear())).await;
+    for seq in 0..20 {
+        let off = if seq == 0 { 900 } else { 0 };
+        let stamp = (10 * seq as i64 + off) * MS;
+        let frame = v1::Frame { t_device_ns: Some(stamp), ..counts(seq, seq, &[[1.0, 2.0]]) };
+        assert_eq!(bins(&rig.send(frame).await), seq..seq + 1);
+    }
+    let run = rig.run().to_owned();
+    rig.close().await;
+    let event = server.event(&run, "clock_disagrees").await;
+    assert_eq!(event.count, 3, "the three frames that it took, not every good one");
+    crate::support::says(&event.detail, &["the stamp of index 0", "from index 1 to 3", "-900000000 ns"]);
     server.stop().await;
 }
 

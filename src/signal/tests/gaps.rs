@@ -5,6 +5,7 @@ use crate::domain::settings::TrialMarks;
 use crate::domain::settings::{GapPolicy, LatePolicy, ResetScope};
 use crate::domain::signal::SignalType;
 use crate::error::{Fault, Kind};
+use crate::signal::act::Act;
 use crate::signal::input::Fill;
 use crate::signal::refusal::Refusal;
 use crate::signal::testing::*;
@@ -82,7 +83,7 @@ fn under_fail_a_frame_after_a_gap_is_refused_and_nothing_is_consumed_until_the_s
     rig.push(rows(3, 2, &[7.0, 8.0]));
     assert_eq!(rig.bins().len(), 4);
     assert!(rig.try_push(0, rows(5, 2, &[1.0, 1.0])).is_err());
-    rig.aligner.reset(ResetScope::All, None).unwrap();
+    rig.reset(ResetScope::All, None);
     rig.push(rows(5, 2, &[1.0, 1.0]));
     assert_eq!(rig.aligner.next_bin(), 6);
     assert!(rig.try_push(0, rows(9, 2, &[1.0, 1.0])).is_err(), "forgiven once, not for ever");
@@ -166,6 +167,75 @@ fn late_counts_are_added_to_the_first_open_bin_under_next_and_flagged() {
     assert_eq!(rig.bin(3).inputs[0].values, [14.0, 24.0]);
     assert!(rig.bin(3).flags.has(Flags::LATE));
     assert_eq!((rig.aligner.counts().late, rig.aligner.counts().dropped), (1, 0));
+}
+
+#[test]
+fn late_counts_whose_bin_turns_out_a_gap_go_on_to_the_next_bin_that_has_data() {
+    for gap in [GapPolicy::Hold, GapPolicy::Zero, GapPolicy::Skip, GapPolicy::Reset] {
+        let mut rig = Rig::binned(|plan| (plan.policies.late, plan.policies.gap) = (LatePolicy::Next, gap));
+        rig.push(rows(0, 2, &[1.0, 1.0]));
+        rig.push(rows(2, 2, &[3.0, 3.0]));
+        rig.push(rows(1, 2, &[10.0, 20.0])); // into bin 3, of which nothing will come
+        rig.push(rows(5, 2, &[4.0, 4.0, 5.0, 5.0]));
+        assert_eq!(rig.bin(5).inputs[0].values, [14.0, 24.0], "{gap}");
+        assert!(rig.bin(5).flags.has(Flags::LATE) && !rig.bin(6).flags.has(Flags::LATE), "{gap}");
+        assert_eq!(rig.bin(6).inputs[0].values, [5.0, 5.0], "{gap}");
+        rig.finish();
+        assert_eq!((rig.aligner.counts().late, rig.aligner.counts().dropped), (1, 0), "{gap}");
+    }
+    let mut rig = Rig::events(|plan| plan.policies.late = LatePolicy::Next);
+    rig.push(spikes(0, W, &[(0, 1)]));
+    rig.push(spikes(0, W, &[(1, 5)]));
+    rig.push(spikes(2 * W, 3 * W, &[]));
+    assert!(rig.bin(1).flags.has(Flags::GAP_FILLED) && !rig.bin(1).flags.has(Flags::LATE));
+    assert_eq!(rig.bin(2).inputs[0].values, [0.0, 1.0], "a bin without events of its own");
+    assert!(rig.bin(2).flags.has(Flags::LATE));
+}
+
+/// Bins 0 to 2 have closed; counts for bin 1 wait for bin 3.
+fn with_late_counts() -> Rig {
+    let mut rig = Rig::binned(|plan| plan.policies.late = LatePolicy::Next);
+    rig.push(rows(0, 2, &[1.0, 1.0]));
+    rig.push(rows(2, 2, &[3.0, 3.0]));
+    rig.push(rows(1, 2, &[10.0, 20.0]));
+    rig
+}
+
+#[test]
+fn late_counts_that_find_no_bin_before_the_end_or_a_new_epoch_are_dropped_with_a_sentence() {
+    let dropped = |rig: &Rig, why: &str| {
+        assert_eq!((rig.aligner.counts().late, rig.aligner.counts().dropped), (1, 1), "{why}");
+        let told = rig.notices(EventKind::Late);
+        let last = told.last().unwrap();
+        assert_eq!((told.len(), last.count, last.from_bin, last.to_bin), (2, 0, Some(1), Some(2)));
+        assert!(last.detail.contains("1 samples") && last.detail.contains(why), "{}", last.detail);
+    };
+    let mut rig = with_late_counts();
+    rig.finish();
+    dropped(&rig, "the session ended");
+    // The new epoch begins with the bin that they were to go into, or after a gap that begins with it.
+    for now_ns in [0, 5 * W] {
+        let mut rig = with_late_counts();
+        rig.now_ns = now_ns;
+        let mut restarted = rows(0, 2, &[5.0, 5.0]);
+        restarted.epoch = true;
+        rig.push(restarted);
+        let last = rig.bins().last().copied().cloned().unwrap();
+        assert_eq!((&last.inputs[0].values[..], last.flags.has(Flags::LATE)), (&[5.0, 5.0][..], false));
+        rig.finish();
+        dropped(&rig, "a new epoch began");
+    }
+}
+
+#[test]
+fn a_late_value_that_is_not_finite_is_left_out_and_flagged_where_the_rest_goes() {
+    let mut rig = Rig::binned(|plan| plan.policies.late = LatePolicy::Next);
+    rig.push(rows(0, 2, &[1.0, 1.0]));
+    rig.push(rows(2, 2, &[3.0, 3.0]));
+    rig.push(rows(1, 2, &[f32::NAN, 20.0]));
+    rig.push(rows(3, 2, &[4.0, 4.0]));
+    assert_eq!(rig.bin(3).inputs[0].values, [4.0, 24.0]);
+    assert!(rig.bin(3).flags.has(Flags::LATE | Flags::NAN_REPLACED));
 }
 
 #[test]
@@ -293,6 +363,34 @@ fn after_wait_a_bin_closes_without_the_stalled_signal_held_then_filled_with_one_
 }
 
 #[test]
+fn a_stall_is_told_when_it_begins_and_when_it_ends_and_its_count_is_its_bins() {
+    let stalled = || {
+        let mut rig = two_signals(|_| {});
+        rig.push_to(1, spikes(0, W, &[]));
+        rig.push(rows(0, 2, &[1.0; 12])); // bins 1 to 5 close without the events
+        rig.expire(40_000_000);
+        rig.push(rows(6, 2, &[1.0; 4]));
+        rig.expire(80_000_000);
+        rig
+    };
+    let told = |rig: &Rig| -> Vec<(u64, u64, u64)> {
+        let told = rig.notices(EventKind::SignalMissing);
+        told.iter().map(|n| (n.from_bin.unwrap(), n.to_bin.unwrap(), n.count)).collect()
+    };
+    let mut rig = stalled();
+    assert_eq!(told(&rig), [(1, 6, 5)]);
+    rig.push_to(1, spikes(W, 9 * W, &[]));
+    rig.push(rows(8, 2, &[1.0; 2]));
+    assert_eq!(told(&rig), [(1, 6, 5), (6, 8, 2)]);
+    rig.finish();
+    assert_eq!(told(&rig).len(), 2);
+    let mut rig = stalled();
+    rig.finish();
+    assert_eq!(told(&rig), [(1, 6, 5), (6, 8, 2)]);
+    assert!(rig.notices(EventKind::SignalMissing)[1].detail.contains("did not come back"));
+}
+
+#[test]
 fn without_data_of_any_required_signal_no_bin_closes() {
     let mut rig = two_signals(|plan| plan.inputs[1].0.required = false);
     rig.push_to(1, spikes(0, 9 * W, &[]));
@@ -325,7 +423,7 @@ fn replay_repeats_an_early_closing() {
     live.push(rows(3, 2, &[1.0; 2]));
     let mut replay = two_signals(|_| {});
     replay.push(rows(0, 2, &[1.0; 6]));
-    replay.aligner.close_before(3, 0, &mut replay.out);
+    replay.act(Act::Close { before: 3, now_ns: 0 });
     replay.push_to(1, spikes(0, 4 * W, &[(0, 1), (0, 3 * W)]));
     replay.push(rows(3, 2, &[1.0; 2]));
     assert_eq!(live.bins(), replay.bins());
@@ -377,12 +475,13 @@ fn a_reset_takes_place_before_the_bin_asked_for_and_a_past_one_is_a_conflict() {
         plan.inputs[0].0.chain = serde_json::from_str(chain).unwrap();
     });
     rig.push(rows(0, 2, &[1.0; 2]));
-    assert_eq!(rig.aligner.reset(ResetScope::Model, None).unwrap(), 1);
-    assert_eq!(rig.aligner.reset(ResetScope::All, Some(2)).unwrap(), 2);
+    rig.reset(ResetScope::Model, None);
+    rig.reset(ResetScope::All, Some(2));
     rig.push(rows(1, 2, &[1.0; 4]));
     assert_eq!((rig.bin(1).reset, rig.bin(2).reset), (Some(ResetScope::Model), Some(ResetScope::All)));
     assert!(rig.bin(1).inputs[0].values > rig.bin(0).inputs[0].values, "scope model keeps the filters");
     assert_eq!(rig.bin(2).inputs[0].values, rig.bin(0).inputs[0].values, "scope all does not");
-    let refusal = rig.aligner.reset(ResetScope::Model, Some(1)).unwrap_err();
+    let past = Act::Reset { scope: ResetScope::Model, at_bin: 1 };
+    let refusal = rig.aligner.act(&past, &mut rig.out).unwrap_err();
     assert_eq!(Fault::from(refusal).kind, Kind::Conflict);
 }

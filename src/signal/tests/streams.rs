@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use crate::domain::frame::Frame;
-use crate::domain::output::EventKind;
+use crate::domain::output::{EventKind, Flags};
 use crate::domain::settings::{GapPolicy, LatePolicy, NanPolicy};
 use crate::signal::plan::Plan;
 use crate::signal::step::{Bin, Step};
@@ -155,6 +155,37 @@ proptest! {
     }
 
     #[test]
+    fn under_next_each_event_is_in_a_bin_that_is_answered_or_counted_as_dropped(
+        frames in prop::collection::vec(
+            (0i64..30, 1i64..4, prop::collection::vec((0u32..2, 0i64..3 * W), 0..6), prop::bool::weighted(0.1)), 1..30),
+        gap in any_gap(), lateness in 0u64..4,
+    ) {
+        let mut rig = Rig::events(|plan| {
+            (plan.policies.gap, plan.policies.late) = (gap, LatePolicy::Next);
+            plan.policies.lateness_ns = lateness * WIDTH_NS;
+        });
+        let mut sent = 0;
+        // Stretches of whole bins, so that a gap takes no events with it that came in time.
+        for (from, n, events, epoch) in frames {
+            let events: Vec<(u32, i64)> =
+                events.into_iter().filter(|e| e.1 < n * W).map(|(unit, t)| (unit, from * W + t)).collect();
+            sent += events.len() as u64;
+            rig.now_ns += W;
+            let mut frame = spikes(from * W, (from + n) * W, &events);
+            frame.epoch = epoch;
+            rig.push(frame);
+        }
+        // What is covered closes; what waits then finds no bin.
+        let mark = rig.aligner.tracks[0].cover.mark() as i64;
+        rig.push(spikes(mark, mark + 4 * W, &[]));
+        rig.finish();
+        let measured = rig.bins().into_iter().filter(|bin| !bin.flags.has(Flags::GAP_FILLED));
+        let answered: f32 = measured.flat_map(|bin| &bin.inputs[0].values).sum();
+        let counts = rig.aligner.counts();
+        prop_assert_eq!(answered as u64 + counts.dropped + counts.before_start, sent);
+    }
+
+    #[test]
     fn extreme_numbers_never_panic_and_bins_are_answered_or_skipped_without_a_hole(
         frames in prop::collection::vec(
             (extreme_u64(), 0usize..4, prop::option::of(extreme_i64()), any::<bool>(), extreme_i64(), extreme_i64(), extreme_i64(), 0u8..4), 1..40),
@@ -177,7 +208,7 @@ proptest! {
                 0 | 1 => (0, rows(first, 2, &vec![f32::NAN; 2 * n])),
                 // Stretches of a few bins: long ones are answered bin by bin, which is right and slow.
                 2 => (1, spikes(start, start.saturating_add(span.rem_euclid(20 * W)), &[(0, start)])),
-                _ => { rig.aligner.expire(now, &mut rig.out); continue }
+                _ => { rig.expire(now); continue }
             };
             (frame.t_device_ns, frame.epoch) = (stamp, epoch);
             let _ = rig.try_push(signal, frame);
@@ -221,11 +252,38 @@ fn extreme_u64() -> impl Strategy<Value = u64> {
     prop_oneof![4 => 0u64..60, 1 => any::<u64>(), 1 => (1u64 << 63) - 5..(1u64 << 63) + 5, 1 => u64::MAX - 5..=u64::MAX]
 }
 
-#[test]
-fn a_fill_that_was_asked_to_be_endless_ends_at_the_bins_of_one_frame() {
-    let mut rig = Rig::binned(|plan| plan.policies.max_gap_ns = u64::MAX);
+/// Row 0, then the row after `lost` others, where gaps of up to `max_gap_ns` may be filled.
+fn after_a_gap(gap: GapPolicy, max_gap_ns: u64, lost: u64) -> Rig {
+    let mut rig = Rig::binned(|plan| (plan.policies.gap, plan.policies.max_gap_ns) = (gap, max_gap_ns));
     rig.push(rows(0, 2, &[1.0; 2]));
-    rig.push(rows(70_000, 2, &[1.0; 2]));
-    assert_eq!(rig.skipped(), [(1, 70_000)]);
-    assert_eq!(rig.notices(EventKind::Reset).len(), 1);
+    rig.push(rows(lost + 1, 2, &[1.0; 2]));
+    assert_eq!(rig.notices(EventKind::Gap)[0].count, lost);
+    rig
+}
+
+#[test]
+fn a_gap_that_may_be_filled_is_filled_up_to_the_bins_of_one_frame_and_the_event_names_the_limit() {
+    for gap in [GapPolicy::Hold, GapPolicy::Zero] {
+        let rig = after_a_gap(gap, u64::MAX, 65_536);
+        assert!(rig.skipped().is_empty() && rig.notices(EventKind::Reset).is_empty());
+        assert_eq!(rig.bins().len(), 65_538);
+        let rig = after_a_gap(gap, u64::MAX, 65_537);
+        assert_eq!(rig.skipped(), [(1, 65_538)]);
+        assert_eq!(rig.notices(EventKind::Reset).len(), 1);
+        let detail = &rig.notices(EventKind::Gap)[0].detail;
+        assert!(detail.contains("65536 bins") && !detail.contains("max_gap_ms"), "{detail}");
+    }
+    let rig = after_a_gap(GapPolicy::Hold, WIDTH_NS, 65_537);
+    assert!(rig.notices(EventKind::Gap)[0].detail.contains("longer than max_gap_ms"));
+}
+
+#[test]
+fn a_gap_that_is_skipped_keeps_the_state_up_to_max_gap_whatever_its_bins() {
+    let rig = after_a_gap(GapPolicy::Skip, u64::MAX, 70_000);
+    assert_eq!(rig.skipped(), [(1, 70_001)]);
+    assert!(rig.notices(EventKind::Reset).is_empty() && rig.bin(70_001).reset.is_none());
+    assert!(!rig.notices(EventKind::Gap)[0].detail.contains("max_gap_ms"));
+    let rig = after_a_gap(GapPolicy::Skip, 69_999 * WIDTH_NS, 70_000);
+    assert!(rig.bin(70_001).reset.is_some());
+    assert!(rig.notices(EventKind::Gap)[0].detail.contains("longer than max_gap_ms"));
 }

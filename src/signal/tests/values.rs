@@ -8,7 +8,7 @@ use crate::domain::tensor::{Dtype, Tensor};
 use crate::error::{Fault, Kind};
 use crate::signal::aligner::Aligner;
 use crate::signal::input::{Fill, InputChannels};
-use crate::signal::refusal::{Refusal, SignalError};
+use crate::signal::refusal::Refusal;
 use crate::signal::testing::*;
 
 const NAN: f32 = f32::NAN;
@@ -75,6 +75,66 @@ fn a_value_that_is_not_finite_is_the_channels_last_under_hold_and_0_under_zero()
         assert_eq!(rig.bin(2).inputs[0].values, [value, 6.0]);
         assert_eq!(rig.bin(2).flags, Flags::NAN_REPLACED, "replaced, not masked");
     }
+}
+
+/// Rows 0 and 1 of 1 and 2, between them one whose first value is beyond f32: as it is, once it is scaled, or once it
+/// is preprocessed.
+fn with_a_value_beyond_f32(policy: NanPolicy, beyond: &str) -> Rig {
+    let mut rig = Rig::binned(|plan| {
+        plan.policies.nan = policy;
+        match beyond {
+            "scaled" => plan.signals[0].channels[0].scale = Some(1e30),
+            "preprocessed" => {
+                let chain = r#"[{"op": "scale", "factor": 1e30}]"#;
+                plan.inputs[0].0.chain = serde_json::from_str(chain).unwrap();
+            }
+            _ => {}
+        }
+    });
+    let value = if beyond == "raw" { -1e300 } else { 1e20 };
+    rig.push(wide_rows(0, 2, &[1.0, 2.0]));
+    let _ = rig.try_push(0, wide_rows(1, 2, &[value, 2.0]));
+    rig.push(wide_rows(2, 2, &[1.0, 2.0]));
+    rig
+}
+
+#[test]
+fn a_value_that_f32_cannot_hold_is_as_one_that_is_not_finite() {
+    for beyond in ["raw", "scaled", "preprocessed"] {
+        for policy in [NanPolicy::Mask, NanPolicy::Hold, NanPolicy::Zero] {
+            let rig = with_a_value_beyond_f32(policy, beyond);
+            let row = &rig.bin(1).inputs[0];
+            let last = rig.bin(0).inputs[0].values[0];
+            let expected = if policy == NanPolicy::Hold { last } else { 0.0 };
+            assert_eq!(
+                (row.values[0], row.mask[0]),
+                (expected, policy != NanPolicy::Mask),
+                "{beyond} {policy}"
+            );
+            assert_eq!(row.values[1], rig.bin(0).inputs[0].values[1]);
+            let masked = if policy == NanPolicy::Mask { Flags::MASKED } else { Flags::default() };
+            assert_eq!(rig.bin(1).flags, Flags::NAN_REPLACED | masked, "{beyond} {policy}");
+            assert_eq!(rig.bin(2).flags, Flags::default());
+            assert_eq!(rig.notices(EventKind::NanReplaced).len(), 1, "{beyond} {policy}");
+        }
+        let rig = with_a_value_beyond_f32(NanPolicy::Reject, beyond);
+        let refused = if beyond == "raw" { Flags::GAP_FILLED } else { Flags::NAN_REPLACED | Flags::MASKED };
+        assert_eq!(rig.bin(1).flags, refused, "{beyond}");
+    }
+    let mut rig = Rig::binned(|plan| plan.policies.nan = NanPolicy::Reject);
+    let fault = Fault::from(rig.try_push(0, wide_rows(0, 2, &[1.0, 1e39])).unwrap_err());
+    assert!(fault.consumed && fault.detail.contains("`b` is not finite as f32 in row 0: 1e39"), "{fault}");
+}
+
+#[test]
+fn a_value_beyond_f32_spoils_no_statistics() {
+    let zscored = |bad: f64| {
+        let chain = r#"[{"op": "zscore", "mode": "running", "tau_s": 0.0}]"#;
+        let mut rig = Rig::binned(|plan| plan.inputs[0].0.chain = serde_json::from_str(chain).unwrap());
+        rig.push(wide_rows(0, 2, &[1.0, 2.0, 3.0, 4.0, bad, 5.0, 2.0, 7.0]));
+        rig.bin(3).inputs[0].clone()
+    };
+    assert_eq!(zscored(1e300), zscored(f64::NAN));
 }
 
 #[test]
@@ -201,7 +261,6 @@ fn targets_markers_and_signals_without_an_input_never_hold_a_bin() {
     rig.push(rows(0, 2, &[1.0, 2.0]));
     rig.push_to(1, rows(9, 1, &[NAN; 20]));
     assert_eq!(rig.bins().len(), 1);
-    assert!(!rig.aligner.feeds_input(1));
     assert_eq!(rig.aligner.bin_of(1, 45_000_000), Some(2));
 }
 
@@ -220,7 +279,7 @@ fn two_inputs_may_be_fed_by_one_signal_each_through_its_own_chain() {
 }
 
 #[test]
-fn ops_that_are_not_served_yet_and_signals_that_do_not_fit_are_sentences_at_open() {
+fn ops_and_signals_that_do_not_fit_are_sentences_at_open() {
     let refuse = |change: &dyn Fn(&mut crate::signal::plan::Plan)| {
         let mut plan = plan(vec![binned_signal(&["a", "b"])]);
         change(&mut plan);
@@ -229,12 +288,11 @@ fn ops_that_are_not_served_yet_and_signals_that_do_not_fit_are_sentences_at_open
     let error = refuse(&|plan| {
         plan.inputs[0].0.chain = serde_json::from_str(r#"[{"op": "notch", "hz": 50.0}]"#).unwrap()
     });
-    assert!(matches!(error, SignalError::NotServed { .. }));
     assert_eq!(
         error.to_string(),
-        "input `spikes`: op `notch` (preprocess[0]) is not served by this version yet"
+        "input `spikes`: preprocess[0].hz: expected below 25 Hz, half of the rate, found 50"
     );
-    assert_eq!(Fault::from(error).kind, Kind::Unsupported);
+    assert_eq!(Fault::from(error).kind, Kind::Invalid);
     let error = refuse(&|plan| plan.signals[0].bin_ms = Some(30.0)).to_string();
     assert_eq!(
         error,

@@ -167,6 +167,19 @@ impl ExtentForm {
     }
 }
 
+/// Every column of an event, in the order of `EventForm`.
+pub(super) const SELECT_EVENT: &str = "SELECT
+    id,
+    kind,
+    signal,
+    from_bin,
+    to_bin,
+    count,
+    first_ns,
+    last_ns,
+    detail
+FROM event";
+
 #[derive(sqlx::FromRow)]
 pub(super) struct EventForm {
     pub(super) id: i64,

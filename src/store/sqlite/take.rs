@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
 
-use super::rows::{EventForm, ExtentForm, int_from, load};
+use super::rows::{EventForm, ExtentForm, SELECT_EVENT, int_from, load};
 use crate::domain::ids::SignalName;
 use crate::domain::output::EventKind;
 use crate::store::error::StoreError;
@@ -280,27 +280,12 @@ async fn take_events(conn: &mut SqliteConnection, run: &str, sum: &Transfer) -> 
         if kept.contains_key(&key) {
             continue;
         }
-        let last: Option<EventForm> = sqlx::query_as(
-            "SELECT
-                 id,
-                 kind,
-                 signal,
-                 from_bin,
-                 to_bin,
-                 count,
-                 first_ns,
-                 last_ns,
-                 detail
-             FROM event
-             WHERE run = ? AND kind = ? AND signal = ?
-             ORDER BY id DESC
-             LIMIT 1",
-        )
-        .bind(run)
-        .bind(notice.kind.word())
-        .bind(notice.signal.as_ref().map_or("", SignalName::as_str))
-        .fetch_optional(&mut *conn)
-        .await?;
+        let mut select = QueryBuilder::<Sqlite>::new(SELECT_EVENT);
+        select.push(" WHERE run = ").push_bind(run);
+        select.push(" AND kind = ").push_bind(notice.kind.word());
+        select.push(" AND signal = ").push_bind(notice.signal.as_ref().map_or("", SignalName::as_str));
+        select.push(" ORDER BY id DESC LIMIT 1");
+        let last: Option<EventForm> = select.build_query_as().fetch_optional(&mut *conn).await?;
         kept.insert(key, last);
     }
     let forms: Vec<EventForm> = kept.into_values().flatten().collect();
@@ -318,7 +303,8 @@ async fn take_events(conn: &mut SqliteConnection, run: &str, sum: &Transfer) -> 
                  from_bin = excluded.from_bin,
                  to_bin = excluded.to_bin,
                  count = excluded.count,
-                 last_ns = excluded.last_ns",
+                 last_ns = excluded.last_ns,
+                 detail = excluded.detail",
         )
         .bind(ids.get(i).copied())
         .bind(run)

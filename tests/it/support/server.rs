@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
 use latentd::config::process_env;
 use latentd::wire::v1;
@@ -31,6 +32,7 @@ impl Setup {
     pub fn bare() -> Self {
         let folder = Arc::new(tempfile::tempdir().expect("a temporary folder"));
         std::fs::create_dir_all(folder.path().join("models")).expect("a folder for models");
+        std::fs::create_dir_all(folder.path().join("home")).expect("a home folder");
         Self { folder, flags: Vec::new() }
     }
 
@@ -70,6 +72,11 @@ impl Setup {
         self.folder.path().join("data")
     }
 
+    /// The home folder of the server's user, empty at start.
+    pub fn home(&self) -> PathBuf {
+        self.folder.path().join("home")
+    }
+
     /// Starts the server and waits until it is ready.
     pub async fn start(self) -> Latentd {
         let ready = self.folder.path().join("ready.json");
@@ -82,7 +89,8 @@ impl Setup {
         let mut command = Command::new(program());
         command
             .env_clear()
-            .envs(["PATH", "HOME", "TMPDIR", "ORT_DYLIB_PATH"].into_iter().filter_map(inherited));
+            .envs(["PATH", "TMPDIR", "ORT_DYLIB_PATH"].into_iter().filter_map(inherited))
+            .env("HOME", self.home());
         command.arg("serve").args(["--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0"]);
         command.arg("--models").arg(self.models()).arg("--data").arg(self.data());
         command.arg("--ready-file").arg(&ready);
@@ -117,6 +125,11 @@ fn program() -> PathBuf {
 
 fn inherited(name: &'static str) -> Option<(&'static str, std::ffi::OsString)> {
     Some((name, process_env(name)?))
+}
+
+fn send_signal(pid: u32, name: &str) {
+    let sent = Command::new("kill").args([name, &pid.to_string()]).status().expect("kill runs");
+    assert!(sent.success(), "kill {name} failed");
 }
 
 fn copy(from: &Path, to: &Path) {
@@ -162,9 +175,18 @@ impl Latentd {
         self.signal("-TERM");
     }
 
+    /// Stops it where it stands and lets it go on after `pause`; answers at once.
+    pub fn stand_still(&self, pause: Duration) -> tokio::task::JoinHandle<()> {
+        self.signal("-STOP");
+        let pid = self.pid();
+        tokio::spawn(async move {
+            tokio::time::sleep(pause).await;
+            send_signal(pid, "-CONT");
+        })
+    }
+
     fn signal(&self, name: &str) {
-        let sent = Command::new("kill").args([name, &self.pid().to_string()]).status().expect("kill runs");
-        assert!(sent.success(), "kill {name} failed");
+        send_signal(self.pid(), name);
     }
 
     /// SIGTERM; asserts that it ends with exit code 0. Answers its setup, from which it can be started again.
