@@ -162,6 +162,7 @@ async fn replayed(setup: &Setup, info: &v1::RunInfo) -> Vec<Bin> {
             wants_mask: false,
             chain: Vec::new(),
             rate: None,
+            image: None,
         };
         (spec, Some(at))
     };

@@ -121,7 +121,7 @@ fn a_reset_of_everything_leaves_nothing_of_what_came_before() {
     for chain in CHAINS {
         let (mut old, mut fresh) = (rig(chain), rig(chain));
         push(&mut old, &values, 0, 200, 0);
-        old.aligner.reset(ResetScope::All, None).unwrap();
+        old.reset(ResetScope::All, None);
         push(&mut old, &values, 200, 400, 0);
         push(&mut fresh, &values, 200, 400, 0);
         let (old, fresh) = (bins(old), bins(fresh));
