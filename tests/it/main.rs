@@ -23,6 +23,7 @@ mod released; // the schema, against the released one
 mod resets; // the state starting anew
 mod rig; // rigs that play recordings and keep account
 mod signals; // what a rig may send
+mod road; // a hostile road between rig and server
 mod sixty_four; // 64 rigs in real time
 mod stalls; // silence, clocks, restarts
 mod stamps; // stamps of 19 digits
