@@ -1,6 +1,7 @@
 //! All tests that look at latentd from outside its rooms: one binary, linked once.
 
 mod deadlines; // lag, silence, the end
+mod devices; // counters, indices and stamps that go wrong
 mod durability; // what a rig was told against what is found afterwards
 mod engine; // a failing engine, in process
 mod examples; // the rigs of examples/
@@ -8,11 +9,13 @@ mod faults; // every kind of fault, on every road
 mod footprint; // memory
 mod gaps; // samples that never came
 mod golden; // numbers against numbers that others computed
+mod hippocampus; // spikes that arrive jittered
 mod late; // data before, again, too late; a backlog
 mod layers; // who may know whom
 mod library; // the database file, looked at from beside
 mod live; // sessions and frames: the main road
 mod model_based; // random sessions against a plain model
+mod montage; // channels that are not the model's
 mod nan; // what is not finite, in and out
 mod order; // which frame comes next
 mod overload; // more sessions than there is room for
