@@ -346,3 +346,50 @@ async fn the_gap_before_a_restarted_counter_follows_the_sessions_policy() {
     }
     server.stop().await;
 }
+
+#[tokio::test]
+async fn event_times_that_start_again_lie_before_the_beginning_until_the_frame_says_epoch() {
+    let server = Latentd::start().await;
+    for late in ["drop", "next", "fail"] {
+        let ask = pipeline("events", [signal("spikes", "spike_events", &["a", "b"])]);
+        let mut line = server.line(v1::OpenRequest { late: late.into(), ..recorded(ask) }).await;
+        let mut known = Linear::new();
+        // 2^32 microseconds: the device's own clock is at its end.
+        let end = (i64::from(u32::MAX) + 1) * 1_000;
+        let output = line.send(spikes("spikes", 0, end - 20 * MS, 20 * MS, &[(0, end - 1)])).await;
+        assert_eq!(blocks::<2>(&output, 0), known.steps(&[[0.0; 2], [1.0, 0.0]]));
+        // Without a word these lie before the session began.
+        let restarted = spikes("spikes", 1, 0, 10 * MS, &[(1, 0), (1, 9 * MS)]);
+        let output = line.send(restarted).await;
+        assert_eq!((output.n, output.first_bin), (0, 2), "{late}");
+        let restarted = v1::Frame { epoch: true, ..spikes("spikes", 2, 10 * MS, 10 * MS, &[(1, 10 * MS)]) };
+        let output = line.send(restarted).await;
+        let lost = output.n as usize - 1;
+        let rows: Vec<_> = vec![[1.0, 0.0]; lost].into_iter().chain([[0.0, 1.0]]).collect();
+        assert_eq!(blocks::<2>(&output, 0), known.steps(&rows), "{late}");
+        let output = line.send(spikes("spikes", 3, 20 * MS, 10 * MS, &[(0, 29 * MS), (1, 20 * MS)])).await;
+        assert_eq!(blocks::<2>(&output, 0), [known.step([1.0, 1.0])], "{late}");
+        // What the new epoch has covered came already, now.
+        let again = spikes("spikes", 4, 20 * MS, 20 * MS, &[(0, 22 * MS), (0, 33 * MS)]);
+        let (row, counted) = match late {
+            "drop" => ([1.0, 0.0], (1, 1)),
+            "next" => ([2.0, 0.0], (1, 0)),
+            _ => {
+                let fault = line.refused(again.clone()).await;
+                assert_eq!((fault.kind.as_str(), fault.expected_seq), ("late", Some(4)));
+                ([1.0, 0.0], (0, 0))
+            }
+        };
+        let new = spikes("spikes", 4, 30 * MS, 10 * MS, &[(0, 33 * MS)]);
+        let output = line.send(if late == "fail" { new } else { again }).await;
+        assert_eq!(blocks::<2>(&output, 0), [known.step(row)], "{late}");
+        let (session, run) = (line.opened.session.clone(), line.opened.run.clone().expect("a run"));
+        line.end().await;
+        let closed: v1::CloseReply = server.delete(&format!("/v1/sessions/{session}")).await.message();
+        assert_eq!((closed.late, closed.dropped, closed.gaps), (counted.0, counted.1, u64::from(lost > 0)));
+        assert_eq!(server.event(&run, "before_start").await.count, 2, "{late}");
+        let epoch = server.event(&run, "clock_epoch").await;
+        says(&epoch.detail, &["declared", "t_start_ns 10000000", "follows 4294967296000"]);
+    }
+    server.stop().await;
+}

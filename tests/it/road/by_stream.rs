@@ -13,7 +13,7 @@ use super::journey::Journey;
 use super::rig::Rig;
 use super::{Road, Travelled};
 use crate::recordings::Random;
-use crate::support::{Line, carried};
+use crate::support::{Line, carried, http};
 
 /// How often each thing happens, in a thousand.
 struct Mood {
@@ -25,6 +25,7 @@ struct Mood {
     cut: u64,
     hasty: u64,
     pause: u64,
+    aside: u64,
 }
 
 impl Mood {
@@ -39,6 +40,7 @@ impl Mood {
             cut: often() / 4,
             hasty: often() / 5,
             pause: often() / 10,
+            aside: often(),
         }
     }
 }
@@ -87,6 +89,8 @@ struct ByStream<'a> {
     held: Vec<v1::Frame>,
     /// Frames say who writes them.
     signs: bool,
+    /// Frames go aside by HTTP, beside the stream.
+    door: http::Rig,
     attaches: u64,
 }
 
@@ -95,9 +99,14 @@ pub async fn travel(road: &Road<'_>, journey: &Journey, clean: &Outcome, seed: u
     let mut random = Random::of(seed);
     let channel = road.channels[seed as usize % road.channels.len()].clone();
     let opened = LiveClient::new(channel).open(journey.ask.clone()).await.expect("a session").into_inner();
-    let mood = Mood::of(&mut random);
+    let mut mood = Mood::of(&mut random);
+    if clean.answers.values().any(|pieces| pieces.len() > 1) {
+        // By HTTP an answer is one message, and the rest comes with the next: not those of a stream.
+        mood.aside = 0;
+    }
     let mut by_stream = ByStream {
         road,
+        door: http::Rig::new(road.server, opened.clone()),
         opened,
         one_signal: journey.one_signal,
         clean,
@@ -164,6 +173,14 @@ impl ByStream<'_> {
         let Some(frame) = self.rig.next_frame() else { return };
         if self.happens(|mood| mood.lost) {
             return;
+        }
+        if self.happens(|mood| mood.aside) {
+            let answer = self.door.try_send(frame).await;
+            return match answer {
+                _ if self.happens(|mood| mood.answer_lost) => {}
+                Ok(output) => self.rig.take(&output),
+                Err(refused) => self.rig.refused(&refused.fault),
+            };
         }
         if self.happens(|mood| mood.twice) {
             self.held.push(frame.clone());
