@@ -10,7 +10,7 @@ use crate::domain::ids::RunId;
 use crate::store::run::Owner;
 
 /// What one transaction of the library takes, so that appends need not wait long for it.
-const PIECE_BYTES: usize = 4 * 1024 * 1024;
+const PIECE_BYTES: usize = 1024 * 1024;
 
 /// What a start found left over.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use crate::support::{Setup, linear, models, says, within};
+use crate::support::{Setup, counts, linear, models, says, within};
 use latentd::wire::v1;
 
 /// Runs the binary to its end; answers its exit code and what it said.
@@ -44,6 +44,16 @@ async fn a_runtime_that_is_missing_or_no_library_is_one_sentence_and_an_exit() {
         assert!(begun.elapsed() < Duration::from_secs(10), "{name}: {:?}", begun.elapsed());
     }
     assert!(!Path::new(&data).exists(), "nothing was begun");
+}
+
+#[tokio::test]
+async fn a_server_leaves_nothing_in_its_users_home_folder() {
+    let server = Setup::new().start().await;
+    let rig = server.open(linear()).await;
+    rig.send(counts(0, 0, &[[1.0, 2.0]])).await;
+    let setup = server.stop().await;
+    let left: Vec<_> = std::fs::read_dir(setup.home()).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert!(left.is_empty(), "{left:?}");
 }
 
 #[tokio::test]

@@ -32,6 +32,7 @@ impl Setup {
     pub fn bare() -> Self {
         let folder = Arc::new(tempfile::tempdir().expect("a temporary folder"));
         std::fs::create_dir_all(folder.path().join("models")).expect("a folder for models");
+        std::fs::create_dir_all(folder.path().join("home")).expect("a home folder");
         Self { folder, flags: Vec::new() }
     }
 
@@ -71,6 +72,11 @@ impl Setup {
         self.folder.path().join("data")
     }
 
+    /// The home folder of the server's user, empty at start.
+    pub fn home(&self) -> PathBuf {
+        self.folder.path().join("home")
+    }
+
     /// Starts the server and waits until it is ready.
     pub async fn start(self) -> Latentd {
         let ready = self.folder.path().join("ready.json");
@@ -83,7 +89,8 @@ impl Setup {
         let mut command = Command::new(program());
         command
             .env_clear()
-            .envs(["PATH", "HOME", "TMPDIR", "ORT_DYLIB_PATH"].into_iter().filter_map(inherited));
+            .envs(["PATH", "TMPDIR", "ORT_DYLIB_PATH"].into_iter().filter_map(inherited))
+            .env("HOME", self.home());
         command.arg("serve").args(["--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0"]);
         command.arg("--models").arg(self.models()).arg("--data").arg(self.data());
         command.arg("--ready-file").arg(&ready);
