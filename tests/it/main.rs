@@ -6,6 +6,7 @@ mod browsers; // which web pages may use it
 mod clock; // probes, drift, steps, ages, and what replay makes of them
 mod continuous; // sampled signals through a chain
 mod deadlines; // lag, silence, the end
+mod devices; // counters, indices and stamps that go wrong
 mod durability; // what a rig was told against what is found afterwards
 mod engine; // a failing engine, in process
 mod examples; // the rigs of examples/
@@ -14,12 +15,14 @@ mod footprint; // memory
 mod gaps; // samples that never came
 mod golden; // numbers against numbers that others computed
 mod half_closed; // rigs that end their side at once
+mod hippocampus; // spikes that arrive jittered
 mod infer; // one-shot inference
 mod late; // data before, again, too late; a backlog
 mod layers; // who may know whom
 mod library; // the database file, looked at from beside
 mod live; // sessions and frames: the main road
 mod model_based; // random sessions against a plain model
+mod montage; // channels that are not the model's
 mod nan; // what is not finite, in and out
 mod openapi; // the document against real answers
 mod order; // which frame comes next
@@ -31,6 +34,7 @@ mod recordings; // what the tests stream
 mod released; // the schema, against the released one
 mod resets; // the state starting anew
 mod rig; // rigs that play recordings and keep account
+mod road; // a hostile road between rig and server
 mod signals; // what a rig may send
 mod sixty_four; // 64 rigs in real time
 mod stalls; // silence, clocks, restarts
