@@ -345,7 +345,7 @@ def rehearse(target, program, folder):
 def main():
     """By the command line; first in this process, then again in namespaces of its own."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--target", default="cpu", choices=["cpu"], help="cuda cannot run without a GPU")
+    parser.add_argument("--target", default="cpu", choices=["cpu", "cuda"], help="cuda fetches 250 MB")
     parser.add_argument("--program", type=Path, required=True, help="a latentd that stands for the one built in the image")
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     asked = parser.parse_args()

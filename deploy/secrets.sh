@@ -18,6 +18,5 @@ keep() {
 }
 
 keep postgres_password "$(random)"
-keep database_url "postgres://latentd:$(cat secrets/postgres_password)@postgres:5432/latentd"
 keep grafana_password "$(random)"
 echo "secrets/ holds $(ls secrets | tr '\n' ' ')"

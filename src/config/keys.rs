@@ -64,13 +64,6 @@ pub const KEYS: &[Key] = &[
         "embedded",
         "The library: `embedded` is a SQLite file in the data directory",
     ),
-    key(
-        PLACES,
-        "database_url_file",
-        "FILE",
-        "",
-        "File with the library's URL, in place of database_url: a password is then in no environment",
-    ),
     key(PLACES, "http", "ADDR", "127.0.0.1:8080", "Address of the HTTP API; port 0 takes a free one"),
     key(PLACES, "grpc", "ADDR", "127.0.0.1:8081", "Address of the gRPC API; port 0 takes a free one"),
     key(

@@ -304,37 +304,8 @@ impl Reader {
         })
     }
 
-    /// The text of `database_url`, or what the file of `database_url_file` holds in its place.
-    fn database_url(&mut self) -> Item {
-        let direct = self.item("database_url");
-        let file = self.item("database_url_file");
-        if file.text.is_empty() {
-            return direct;
-        }
-        if direct.source != Source::Default {
-            self.refuse("database_url_file", &file, "nothing, since database_url is given as well");
-            return direct;
-        }
-        let read = std::fs::read_to_string(&file.text);
-        let url = match read.as_deref().map(str::trim) {
-            Ok(url) if !url.is_empty() && url.lines().count() == 1 => url,
-            Ok(_) => {
-                self.refuse("database_url_file", &file, "a file of one line, the URL");
-                return direct;
-            }
-            Err(error) => {
-                self.refuse("database_url_file", &file, format!("a file that can be read ({error})"));
-                return direct;
-            }
-        };
-        if let Some(row) = self.rows.iter_mut().find(|row| row.key == "database_url") {
-            *row = Row { key: row.key, value: shown(row.key, url), source: file.source.clone() };
-        }
-        Item { text: url.into(), ..file }
-    }
-
     fn database(&mut self) -> Database {
-        let item = self.database_url();
+        let item = self.item("database_url");
         let text = item.text.to_ascii_lowercase();
         if text.starts_with("postgres:") || text.starts_with("postgresql:") {
             let later = "`embedded`: a library in Postgres is served by a later version of latentd";
@@ -632,28 +603,6 @@ mod tests {
         let sentence = fault("database_url", "postgres://lab:geheim@db/latentd");
         assert!(sentence.contains("later version") && !sentence.contains("geheim"), "{sentence}");
         assert!(fault("database_url", "mysql://x").contains("expected `embedded`"));
-    }
-
-    #[test]
-    fn the_librarys_url_may_stand_in_a_file_whose_password_is_not_repeated() {
-        let with = |url: &str| {
-            let file = file(url);
-            Config::with([("database_url_file", file.path().to_str().unwrap())])
-        };
-        let config = with(" embedded\n").unwrap();
-        let row = config.table().iter().find(|row| row.key == "database_url").unwrap();
-        assert_eq!(row.source, Source::Flag("database-url-file".into()));
-        for (url, expected) in [
-            ("mysql://lab:geheim@db/latentd\n", "--database-url-file: database_url: found `mysql:...`"),
-            ("\n", "a file of one line"),
-            ("embedded\nembedded\n", "a file of one line"),
-        ] {
-            let sentence = with(url).unwrap_err().to_string();
-            assert!(sentence.contains(expected) && !sentence.contains("geheim"), "{sentence}");
-        }
-        assert!(fault("database_url_file", "/nowhere/url").contains("a file that can be read"));
-        let both = Config::with([("database_url", "embedded"), ("database_url_file", "/nowhere/url")]);
-        assert!(both.unwrap_err().to_string().contains("database_url is given as well"));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! All tests that look at latentd from outside its rooms: one binary, linked once.
 
 mod deadlines; // lag, silence, the end
+mod deploy; // what an operator runs it by
 mod durability; // what a rig was told against what is found afterwards
 mod engine; // a failing engine, in process
 mod examples; // the rigs of examples/
