@@ -321,47 +321,49 @@ def use(root, stage, volume):
     print(f"{image.stop.name} drained it: exit code 0")
 
 
-def rehearse(target, program, folder):
-    """Everything, in `folder`."""
-    build = Build(folder, program)
-    cpu, cuda = build.stages["cpu"], build.stages["cuda"]
+def build(target, program, folder):
+    """Everything before the first run, in `folder`; with this host's network, as a builder has it."""
+    steps = Build(folder, program)
+    cpu, cuda = steps.stages["cpu"], steps.stages["cuda"]
     expect(cpu.settings() == cuda.settings(), "the targets cpu and cuda are not run alike")
-    expect(list(build.stages)[-1] == "cpu", "the last stage, which a build without a target makes, is not cpu")
+    expect(list(steps.stages)[-1] == "cpu", "the last stage, which a build without a target makes, is not cpu")
     expect(int(cpu.one("USER").split(":")[0]) > 0, "the user is root")
-    print(f"{len(build.context)} files reach the build, {sum((ROOT / path).stat().st_size for path in build.context) >> 10} KiB")
-    root = build.make(target)
-    print(f"the image has, beside its base: {', '.join(add_base(root))}")
+    size = sum((ROOT / path).stat().st_size for path in steps.context) >> 10
+    print(f"{len(steps.context)} files reach the build, {size} KiB")
+    root = steps.make(target)
+    print(f"the image has, beside its base: {', '.join(add_base(root))}", flush=True)
     volume = folder / "volume"
     volume.mkdir()
     # As an engine does with an empty volume.
     of = (root / "data").stat()
     os.chown(volume, of.st_uid, of.st_gid)
     volume.chmod(of.st_mode & 0o7777)
-    loopback_up()
-    close(root, volume)
-    use(root, build.stages[target], volume)
 
 
 def main():
-    """By the command line; first in this process, then again in namespaces of its own."""
+    """By the command line: builds in a folder, then calls itself for that folder in namespaces of its own."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--target", default="cpu", choices=["cpu", "cuda"], help="cuda fetches 250 MB")
-    parser.add_argument("--program", type=Path, required=True, help="a latentd that stands for the one built in the image")
-    parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--program", type=Path, help="a latentd that stands for the one built in the image")
+    parser.add_argument("--built", type=Path, help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if os.geteuid() != 0:
         sys.exit("rehearse.py needs root: it mounts, changes its root and its user, in namespaces of its own.")
-    if not asked.inside:
-        namespaces = ["unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "--"]
-        os.execvp("unshare", [*namespaces, sys.executable, __file__, *sys.argv[1:], "--inside"])
     try:
+        if asked.built:
+            root, volume = asked.built / asked.target, asked.built / "volume"
+            loopback_up()
+            close(root, volume)
+            use(root, stages((ROOT / "Dockerfile").read_text())[asked.target], volume)
+            return
+        expect(asked.program, "--program is missing")
         with tempfile.TemporaryDirectory(prefix="latentd-image-") as folder:
             os.chmod(folder, 0o755)
-            try:
-                rehearse(asked.target, asked.program.resolve(), Path(folder))
-            finally:
-                # The tree must be let go before it can be removed.
-                subprocess.run(["umount", "--recursive", "--lazy", f"{folder}/{asked.target}"], capture_output=True)
+            build(asked.target, asked.program.resolve(), Path(folder))
+            # What is mounted there ends with these namespaces.
+            own = ["unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "--", sys.executable, __file__]
+            done = subprocess.run([*own, "--target", asked.target, "--built", folder])
+        sys.exit(done.returncode)
     except Failure as failure:
         sys.exit(f"rehearse.py: {failure}")
 
