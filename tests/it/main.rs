@@ -6,6 +6,7 @@ mod browsers; // which web pages may use it
 mod clock; // probes, drift, steps, ages, and what replay makes of them
 mod continuous; // sampled signals through a chain
 mod deadlines; // lag, silence, the end
+mod deploy; // what an operator runs it by
 mod devices; // counters, indices and stamps that go wrong
 mod durability; // what a rig was told against what is found afterwards
 mod engine; // a failing engine, in process
