@@ -260,8 +260,7 @@ async fn a_train_of_markers_start_start_end_is_one_broken_trial_and_one_whole_on
     let signals = [signal("spikes", "binned", &["a", "b"]), signal("ttl", "markers", &[])];
     let trials = v1::Trials { signal: "ttl".into(), start: "start".into(), end: "end".into(), key: None };
     let ask = v1::OpenRequest { trials: Some(trials), ..recorded(pipeline("trials", signals)) };
-    let train: [(i64, &str); 4] =
-        [(22 * MS, "end"), (1 * MS, "start"), (12 * MS, "noise"), (11 * MS, "start")];
+    let train: [(i64, &str); 4] = [(22 * MS, "end"), (MS, "start"), (12 * MS, "noise"), (11 * MS, "start")];
     let mut by_time = train.to_vec();
     by_time.sort_unstable();
     // In one frame in any order, one by one, and all of them long after their bins have closed.

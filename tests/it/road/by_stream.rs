@@ -308,7 +308,7 @@ fn is_no_fault(status: &Status) -> bool {
 impl Road<'_> {
     /// Closes a session, by HTTP or gRPC.
     async fn close(&self, session: &str, seed: u64) -> v1::CloseReply {
-        if seed % 2 == 0 {
+        if seed.is_multiple_of(2) {
             return self.server.delete(&format!("/v1/sessions/{session}")).await.message();
         }
         let ask = v1::CloseRequest { session: session.into() };
