@@ -16,7 +16,7 @@ use crate::support::http;
 pub async fn travel(road: &Road<'_>, journey: &Journey, clean: &Outcome, seed: u64) -> Travelled {
     let mut random = Random::of(seed);
     let door = road.server.open(journey.ask.clone()).await;
-    let door = if random.one_in(2) { door.by_protobuf() } else { door };
+    let door = if random.one_in(2) { door.by(http::Form::Protobuf) } else { door };
     // An unfilled gap divides answers otherwise by HTTP, so that they are not those of a stream, message by message.
     let mut rig = Rig::new(journey, clean, false, &mut random);
     let (at_once, bad) = (1 + random.below(3), random.of_these(&[50, 150, 400]));
