@@ -155,8 +155,8 @@ pub fn router(app: App, streams: Streams) -> Router {
     let router = routes
         .fallback(no_such_call)
         .method_not_allowed_fallback(no_such_call)
-        .layer(Extension(Arc::new(streams)))
-        .layer(middleware::from_fn_with_state(app.clone(), told));
+        .layer(middleware::from_fn_with_state(app.clone(), told))
+        .layer(Extension(Arc::new(streams)));
     let router = match cors {
         Some(cors) => router.layer(cors),
         None => router,
@@ -168,12 +168,12 @@ pub fn router(app: App, streams: Streams) -> Router {
 async fn told(
     State(app): State<App>,
     Extension(id): Extension<RequestId>,
+    Extension(streams): Extension<Arc<Streams>>,
     mut request: Request,
     next: Next,
 ) -> Response {
     request.extensions_mut().insert(Caller::local(id.as_str()));
-    if !is_text(request.uri().path()) {
-        let fault = Fault::new(Kind::NotFound, "the path is not UTF-8, so that it names nothing here");
+    if let Err(fault) = may_pass(&request, &streams.origins) {
         app.metrics.rejected(fault.kind);
         return message::problem(&fault, id.as_str());
     }
@@ -185,6 +185,14 @@ async fn told(
         response = message::problem(&fault, id.as_str());
     }
     response
+}
+
+/// What is asked of every request before it comes to its handler. Errors: `not_found`, `forbidden`.
+fn may_pass(request: &Request, origins: &Origins) -> Result<(), Fault> {
+    if !is_text(request.uri().path()) {
+        return Err(Fault::new(Kind::NotFound, "the path is not UTF-8, so that it names nothing here"));
+    }
+    origins.check(request.headers())
 }
 
 /// Whether a path is UTF-8 once its `%XX` are bytes.
