@@ -5,6 +5,7 @@
 
 pub mod args; // the flags of each command
 pub mod bench; // beside the floors
+pub mod db; // the library's schema
 pub mod demo; // two rigs side by side
 pub mod queries; // curl lines, and their proof
 pub mod models; // a look at a repository
@@ -16,7 +17,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-pub use args::{BenchArgs, DemoArgs, ReplayArgs, ServeArgs, Speed};
+pub use args::{BenchArgs, DbArgs, DemoArgs, ReplayArgs, ServeArgs, Speed};
 
 /// latentd: frames of neural data in; latents, decoded behaviour and features out, bin by bin.
 #[derive(Clone, Debug, Parser)]
@@ -33,6 +34,18 @@ pub enum Cli {
     /// Look at a model repository
     #[command(subcommand)]
     Models(Models),
+    /// Look at the library's schema, or bring it up to this version
+    #[command(subcommand)]
+    Db(Db),
+}
+
+/// `latentd db ...`
+#[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
+pub enum Db {
+    /// Apply the migrations that the library does not have yet, as a start of the server would
+    Migrate(DbArgs),
+    /// List the migrations and which the library has; exit code 1 if one is missing. Changes nothing
+    Status(DbArgs),
 }
 
 /// `latentd models ...`
@@ -72,6 +85,7 @@ impl Cli {
             Cli::Replay(args) => replay::command::run_args(&args),
             Cli::Bench(args) => bench::command::run(&args),
             Cli::Models(command) => models::run(command),
+            Cli::Db(command) => db::run(command),
         }
     }
 }
