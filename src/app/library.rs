@@ -3,12 +3,14 @@
 use crate::domain::caller::Caller;
 use crate::domain::ids::RunId;
 use crate::domain::output::{EventKind, OutputSpec};
+use crate::domain::tensor::Tensor;
 use crate::domain::time::BinGrid;
 use crate::error::{Fault, Kind, clip};
 use crate::store::query::Stretch;
 use crate::store::run::{RunFilter, RunRecord, RunState};
 use crate::store::{Store, StoreError};
-use crate::wire::arrow::Outputs;
+use crate::wire::outputs::Outputs;
+use crate::wire::thinning::Thinner;
 use crate::wire::{self, v1};
 
 /// Most runs of one page.
@@ -49,6 +51,16 @@ pub struct Wanted {
     pub to: Option<u64>,
     /// Indices into a bin's values, row-major; `None`: all.
     pub dims: Option<Vec<usize>>,
+}
+
+/// An output of a run, and the bins of it that are wanted.
+struct Asked {
+    record: RunRecord,
+    spec: OutputSpec,
+    /// First bin.
+    from: u64,
+    /// One past the last.
+    to: u64,
 }
 
 impl Library {
@@ -96,20 +108,7 @@ impl Library {
         output: &str,
         wanted: &Wanted,
     ) -> Result<Outputs, Fault> {
-        let record = self.record(run).await?;
-        let Some(spec) = record.output(output) else {
-            let there_are = record.head.outputs.iter().map(|spec| spec.name.as_str());
-            return Err(Fault::not_found("output", output, there_are));
-        };
-        let spec = spec.clone();
-        let elements = spec.dims.iter().map(|&dim| dim as usize).product::<usize>();
-        if let Some(bad) = wanted.dims.iter().flatten().find(|&&dim| dim >= elements) {
-            return Err(Fault::mismatch("dims", format!("indices below {elements}"), bad.to_string()));
-        }
-        let (from, to) = (wanted.from.unwrap_or(0), wanted.to.unwrap_or(u64::MAX));
-        if from > to {
-            return Err(Fault::mismatch("from", format!("at most `to`, {to}"), from.to_string()));
-        }
+        let Asked { record, spec, from, to } = self.asked(run, output, wanted).await?;
         let stretches = self.store.outputs(record.head.run, &spec, from, to).await.map_err(away)?;
         let Some(stretches) = stretches else { return Err(no_run(run)) };
         let (stretches, rest) = stretches.gather(OUTPUTS_LIMIT_BYTES).await.map_err(away)?;
@@ -120,6 +119,68 @@ impl Library {
             return Err(Fault::new(Kind::TooLarge, detail));
         }
         values(&record, spec, stretches, wanted.dims.as_deref())
+    }
+
+    /// Values of an output as at most so many points; whole where there are no more bins than that.
+    /// Errors: as `outputs`, and `invalid` (`max_points`).
+    pub async fn thinned(
+        &self,
+        who: &Caller,
+        run: &str,
+        output: &str,
+        wanted: &Wanted,
+        max_points: u64,
+    ) -> Result<v1::OutputsReply, Fault> {
+        if max_points == 0 {
+            return Err(Fault::mismatch("max_points", "at least 1", "0"));
+        }
+        let Asked { record, spec, from, to } = self.asked(run, output, wanted).await?;
+        let from = from.max(record.first_bin.unwrap_or(0));
+        let to = to.min(record.end_bin.unwrap_or(0)).max(from);
+        if to - from <= max_points {
+            let wanted = Wanted { from: Some(from), to: Some(to), ..wanted.clone() };
+            return Ok(self.outputs(who, run, output, &wanted).await?.message());
+        }
+        let dims = wanted.dims.as_deref();
+        let elements = dims.map_or_else(|| elements(&spec), <[usize]>::len);
+        let mut thinner = Thinner::new(from, to, max_points, spec.dtype, elements);
+        let points = (to - from).div_ceil(thinner.width());
+        let point_bytes = 3 * elements * spec.dtype.size_bytes();
+        if points.saturating_mul(point_bytes as u64) > OUTPUTS_LIMIT_BYTES as u64 {
+            let detail = format!(
+                "{points} points would pass {OUTPUTS_LIMIT_BYTES} bytes; ask for fewer by max_points"
+            );
+            return Err(Fault::new(Kind::TooLarge, detail));
+        }
+        let pieces = self.store.outputs(record.head.run, &spec, from, to).await.map_err(away)?;
+        let mut pieces = pieces.ok_or_else(|| no_run(run))?;
+        while let Some(piece) = pieces.next().await.map_err(away)? {
+            let piece = selected(piece, dims);
+            let shape = [piece.n as usize, elements];
+            let values = Tensor::from_bytes(piece.dtype, &shape, &piece.values)
+                .ok_or_else(|| Fault::new(Kind::Internal, "a piece is not as long as its bins"))?;
+            thinner.push(piece.first_bin, &piece.flags, &values);
+        }
+        Ok(values(&record, spec, Vec::new(), dims)?.thinned(&thinner.finish()))
+    }
+
+    /// The run and output that are asked for, and the range of bins.
+    async fn asked(&self, run: &str, output: &str, wanted: &Wanted) -> Result<Asked, Fault> {
+        let record = self.record(run).await?;
+        let Some(spec) = record.output(output) else {
+            let there_are = record.head.outputs.iter().map(|spec| spec.name.as_str());
+            return Err(Fault::not_found("output", output, there_are));
+        };
+        let spec = spec.clone();
+        let elements = elements(&spec);
+        if let Some(bad) = wanted.dims.iter().flatten().find(|&&dim| dim >= elements) {
+            return Err(Fault::mismatch("dims", format!("indices below {elements}"), bad.to_string()));
+        }
+        let (from, to) = (wanted.from.unwrap_or(0), wanted.to.unwrap_or(u64::MAX));
+        if from > to {
+            return Err(Fault::mismatch("from", format!("at most `to`, {to}"), from.to_string()));
+        }
+        Ok(Asked { record, spec, from, to })
     }
 
     /// Events of a run, merged, in order. Errors: `not_found`, `invalid` (kind).
@@ -190,7 +251,11 @@ fn info(record: &RunRecord) -> Result<v1::RunInfo, Fault> {
         started_ns: head.started_ns,
         ended_ns: record.ended_ns,
         recording: record.recording.word().into(),
-        settings: Vec::new(),
+        settings: record
+            .settings
+            .iter()
+            .map(|since| wire::json::read(since.body.as_bytes()))
+            .collect::<Result<_, _>>()?,
     })
 }
 
@@ -211,14 +276,34 @@ fn values(
     let shape = dims.map_or_else(|| spec.dims.clone(), |dims| vec![dims.len() as u32]);
     let stretches = stretches
         .into_iter()
-        .map(|stretch| {
-            let stretch = match dims {
-                Some(dims) => stretch.select(dims).expect("dims were checked against the output"),
-                None => stretch,
-            };
-            wire::arrow::Stretch { first_bin: stretch.first_bin, flags: stretch.flags, raw: stretch.values }
+        .map(|stretch| selected(stretch, dims))
+        .map(|Stretch { first_bin, flags, values, .. }| wire::outputs::Stretch {
+            first_bin,
+            flags,
+            raw: values,
         })
         .collect();
-    let run = record.head.run.to_string();
-    Ok(Outputs { run, output: spec.name, dims: shape, labels, dtype: spec.dtype, grid, stretches })
+    Ok(Outputs {
+        run: record.head.run.to_string(),
+        output: spec.name,
+        dims: shape,
+        labels,
+        selected: dims.map(<[usize]>::to_vec),
+        dtype: spec.dtype,
+        grid,
+        stretches,
+    })
+}
+
+/// Only these elements of each bin's value; they were checked against the output.
+fn selected(stretch: Stretch, dims: Option<&[usize]>) -> Stretch {
+    match dims {
+        Some(dims) => stretch.select(dims).expect("dims were checked against the output"),
+        None => stretch,
+    }
+}
+
+/// Values of one bin of an output.
+fn elements(spec: &OutputSpec) -> usize {
+    spec.dims.iter().map(|&dim| dim as usize).product()
 }

@@ -14,7 +14,7 @@ use crate::domain::caller::Caller;
 use crate::domain::ids::{RunId, SessionId};
 use crate::domain::output::OutputSpec;
 use crate::domain::settings::{Ack, Open, ResetScope};
-use crate::domain::signal::{SignalRole, SignalType};
+use crate::domain::signal::{SignalRole, SignalSpec, SignalType};
 use crate::domain::tensor::Tensor;
 use crate::domain::time::Stamp;
 use crate::error::{Fault, Kind, clip, there_is};
@@ -164,6 +164,7 @@ impl Live {
             }
             None => None,
         };
+        let source_delay = source_delay(&plan, &open);
         let keeps_data = open.signals.iter().map(|spec| keeps_data(spec.kind, spec.role, &open)).collect();
         let made = Made {
             id: session,
@@ -179,6 +180,7 @@ impl Live {
             recorder,
             places,
             width,
+            source_delay,
             deadline: open.deadline_ns.map(Duration::from_nanos),
             ack: open.ack,
             invalid_limit: self.limits.invalid_limit,
@@ -259,6 +261,18 @@ impl Live {
     /// Makes a stream a writer. Errors: `not_found`, `conflict`, `unavailable`.
     pub fn attach(&self, _: &Caller, attach: &v1::Attach) -> Result<Attachment, Fault> {
         self.table.get(&attach.session)?.attach(&attach.writer, attach.signal.as_deref())
+    }
+
+    /// One probe of a device's clock by HTTP. `received`: not before it came. Errors: `not_found` (session, clock),
+    /// `unavailable`.
+    pub fn probe(
+        &self,
+        _: &Caller,
+        session: &str,
+        ask: &v1::ProbeRequest,
+        received: Stamp,
+    ) -> Result<v1::ProbeReply, Fault> {
+        self.table.get(session)?.probe(ask, received)
     }
 
     /// Starts a session's state anew. Errors: `not_found`, `invalid` (scope), `conflict` (a past bin).
@@ -383,6 +397,13 @@ fn width(plan: &Plan, open: &Open) -> Result<NonZeroU64, Fault> {
         let expected = format!("a binned signal for pipeline {}, whose models fix no bin_ms", plan.name);
         Fault::mismatch("signals", expected, "none")
     })
+}
+
+/// What a device holds back before it sends, the most of the signals that feed inputs.
+fn source_delay(plan: &Plan, open: &Open) -> Duration {
+    let feeds = |spec: &&SignalSpec| plan.inputs.iter().any(|input| input.signal == spec.name);
+    let ms = open.signals.iter().filter(feeds).map(|spec| spec.source_delay_ms).fold(0.0, f64::max);
+    Duration::try_from_secs_f64(ms / 1e3).unwrap_or(Duration::MAX)
 }
 
 fn aligner(plan: &Plan, open: &Open, width_ns: NonZeroU64) -> Result<(Aligner, Vec<String>), Fault> {

@@ -3,6 +3,7 @@
 //! Owns: the server's parts, each by the family that needs it. Must hold: `http` and `grpc` differ in types alone.
 //! Must not know: axum, tonic's services, SQL, ONNX Runtime.
 
+pub mod infer; // rows without a session
 pub mod library; // runs and their results
 pub mod live; // sessions and frames
 pub mod models; // the registry and pipelines
@@ -11,6 +12,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use crate::error::Fault;
 use crate::metrics::Metrics;
 use crate::wire::v1;
 
@@ -21,6 +23,8 @@ pub struct App {
     pub live: Arc<live::Live>,
     /// The registry and pipelines.
     pub models: Arc<models::Models>,
+    /// Rows without a session.
+    pub infer: Arc<infer::Infer>,
     /// Runs and their results.
     pub library: Arc<library::Library>,
     /// What is measured.
@@ -40,6 +44,21 @@ impl App {
         degraded.extend(self.live.moving_fault().map(|why| format!("recorded runs wait in the journal: {why}")));
         v1::ReadyReply { ready: reasons.is_empty(), reasons, degraded }
     }
+}
+
+/// More bytes than this are read, copied and written beside the runtime's threads: frames are stepped on those.
+const LARGE_BYTES: usize = 64 << 10;
+
+/// Does work on so many bytes: here, or beside the runtime's threads where it takes long.
+/// Errors: the work's own; `internal` if it panics there.
+pub async fn beside<T: Send + 'static>(
+    bytes: usize,
+    work: impl FnOnce() -> Result<T, Fault> + Send + 'static,
+) -> Result<T, Fault> {
+    if bytes <= LARGE_BYTES {
+        return work();
+    }
+    tokio::task::spawn_blocking(work).await.map_err(|_| Fault::panicked())?
 }
 
 /// Why the server is not ready; nothing: it is.

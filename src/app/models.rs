@@ -13,9 +13,9 @@ use crate::domain::settings::Policies;
 use crate::engine::Engine;
 use crate::error::{Fault, Kind, clip, there_is};
 use crate::metrics::{Metrics, ModelState};
-use crate::pipeline::plan::Plan;
-use crate::registry::Registry;
+use crate::pipeline::plan::{Plan, Stage};
 use crate::registry::shelf::{ModelRow, PipelineRow, VersionRow, VersionState};
+use crate::registry::{ReadyVersion, Registry};
 use crate::session::Meter;
 use crate::wire::v1;
 
@@ -135,10 +135,18 @@ impl Models {
         Plan::compile(&spec, pinned)
     }
 
+    /// A version that serves; without a number the highest that is ready.
+    /// Errors: `not_found`, `invalid` (its fault), `unavailable` (loading, unloaded).
+    pub fn ready(&self, name: &str, number: Option<u32>) -> Result<Arc<ReadyVersion>, Fault> {
+        Ok(self.registry.version(name, number.map(Version))?)
+    }
+
     /// Places in the lanes of a plan for a session of such bins. Errors: `overloaded`, `unavailable`.
     pub fn admit(&self, plan: &Plan, width: Duration) -> Result<Vec<Place>, Fault> {
         let rows_per_s = 1.0 / width.as_secs_f64();
-        let asked: Vec<_> = plan.stages.iter().map(|stage| (Arc::clone(&stage.lane), rows_per_s)).collect();
+        let rows_of = |stage: &Stage| rows_per_s / f64::from(stage.every_bins);
+        let asked: Vec<_> =
+            plan.stages.iter().map(|stage| (Arc::clone(&stage.lane), rows_of(stage))).collect();
         self.pool.admit(&asked).map_err(|refused| match refused {
             Refused::Overload(_) => {
                 let detail = format!("{refused}, over load_limit; close sessions, or try later");
@@ -150,7 +158,7 @@ impl Models {
 
     /// What a session on this plan tells the metrics.
     pub fn meter(&self, plan: &Plan, policies: &Policies) -> Meter {
-        let of = |stage: &crate::pipeline::plan::Stage| self.metrics.model(&stage.version.model);
+        let of = |stage: &Stage| self.metrics.model(&stage.version.model);
         let first = of(&plan.stages[0]);
         let last = plan.stages.last().map_or_else(|| first.clone(), of);
         Meter::new(Arc::clone(&self.metrics), self.metrics.pipeline(&plan.name), first, last, policies)

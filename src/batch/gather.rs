@@ -1,5 +1,7 @@
 //! Rows to batch and back: each row's tensor along its port's batch axis.
 
+use std::time::Instant;
+
 use super::row::{Port, Row};
 use crate::domain::tensor::Tensor;
 
@@ -8,8 +10,8 @@ impl Port {
         self.batch_axis.map(|axis| axis.min(self.row_shape.len()))
     }
 
-    /// Shape of the tensor that holds `rows` rows.
-    fn batch_shape(&self, rows: usize) -> Vec<usize> {
+    /// Shape of the tensor that holds `rows` rows, as the graph has it.
+    pub fn batch_shape(&self, rows: usize) -> Vec<usize> {
         let mut shape = self.row_shape.clone();
         if let Some(axis) = self.axis() {
             shape.insert(axis, rows);
@@ -119,6 +121,31 @@ pub(super) fn gather<R: AsRef<Row>>(ports: &[Port], rows: &[R], batch_rows: usiz
     }
 }
 
+/// The rows of whole tensors, in port order, each with `n` rows: `n` rows that are due then. A tensor that is not its
+/// port's is a sentence.
+pub fn rows_of(ports: &[Port], tensors: &[Tensor], n: usize, due: Instant) -> Result<Vec<Box<Row>>, String> {
+    let mut rows: Vec<Box<Row>> = (0..n).map(|_| Box::new(Row::new(Vec::new(), due))).collect();
+    scatter(ports, tensors, n, &mut rows)?;
+    rows.iter_mut().for_each(|row| row.inputs = std::mem::take(&mut row.outputs));
+    Ok(rows)
+}
+
+/// The answers of rows as whole tensors, in port order. `rows` is not empty, and all of them were run by these ports.
+pub fn outputs_of(ports: &[Port], mut rows: Vec<Box<Row>>) -> Vec<Tensor> {
+    rows.iter_mut().for_each(|row| row.inputs = std::mem::take(&mut row.outputs));
+    let mut tensors = Vec::new();
+    gather(ports, &rows, rows.len(), &mut tensors);
+    tensors
+}
+
+/// One row's tensor of a port `n` times along its batch axis.
+pub fn repeated(port: &Port, row: Tensor, n: usize) -> Tensor {
+    let mut tensors = Vec::new();
+    let row = Box::new(Row::new(vec![row], Instant::now()));
+    gather(std::slice::from_ref(port), &[row], n, &mut tensors);
+    tensors.remove(0)
+}
+
 /// Copies the batch's outputs back into the rows' own; an output that is not its port's is a sentence.
 pub(super) fn scatter<R: AsMut<Row>>(
     ports: &[Port],
@@ -225,6 +252,22 @@ mod tests {
         );
         gather(&ports, &rows, 3, &mut batch);
         assert_eq!(batch[0].values::<f32>(), [0., 1., 2.]);
+    }
+
+    #[test]
+    fn whole_tensors_become_rows_and_their_answers_whole_tensors_again() {
+        // [2, n, 2]: the batch axis in the middle; and one value for all.
+        let ports = [port(&[2, 2], Some(1)), port(&[1], None)];
+        let whole: Vec<f32> = (0..12u8).map(f32::from).collect();
+        let tensors = [Tensor::from_f32(&[2, 3, 2], &whole), Tensor::from_f32(&[1], &[7.0])];
+        let mut rows = rows_of(&ports, &tensors, 3, Instant::now()).expect("they fit");
+        assert_eq!(rows[1].inputs[0].values::<f32>(), [2., 3., 8., 9.]);
+        assert_eq!(rows[2].inputs[1].values::<f32>(), [7.]);
+        rows.iter_mut().for_each(|row| row.outputs = row.inputs.clone());
+        assert_eq!(outputs_of(&ports, rows), tensors);
+        let row = Tensor::from_f32(&[2, 2], &[1., 2., 3., 4.]);
+        assert_eq!(repeated(&ports[0], row, 2).values::<f32>(), [1., 2., 1., 2., 3., 4., 3., 4.]);
+        assert!(rows_of(&ports, &tensors, 2, Instant::now()).is_err());
     }
 
     #[test]

@@ -29,6 +29,9 @@ const LONGEST_LIMIT: Duration = Duration::from_secs(365 * 86_400);
 const LOSSES_AT_ONCE: u32 = 3;
 /// Rows of slow batches that may go over the limit alone, one after the other, before the rest are not tried.
 const SLOW_ALONE: u32 = 2;
+/// A batch with rows without a session in it is known to take no longer, unless it is of one row: a run cannot be broken
+/// off for a session's row that comes meanwhile.
+const LONGEST_WITH_GUESTS: Duration = Duration::from_millis(2);
 
 /// A loaded model: its queue, its idle instances, its run times. It lives as long as a session, a row or its model does.
 pub struct Lane {
@@ -229,6 +232,14 @@ impl Lane {
         Ok(self.claimed(Job::Run(machine)))
     }
 
+    /// Most rows of a batch that has rows without a session in it.
+    fn rows_with_guests(&self) -> usize {
+        let most = self.spec.claim_rows();
+        let sizes = std::iter::successors(Some(2), |rows| Some(rows * 2)).take_while(|&rows| rows <= most);
+        let is_short = |rows: &usize| self.run_times.run(*rows).is_some_and(|run| run <= LONGEST_WITH_GUESTS);
+        sizes.take_while(is_short).last().unwrap_or(1)
+    }
+
     fn claimed(self: &Arc<Self>, job: Job) -> Claim {
         Claim { lane: Arc::clone(self), job, in_flight: InFlight::new(&self.core) }
     }
@@ -302,7 +313,7 @@ impl Lane {
         mut state: parking_lot::MutexGuard<'_, State>,
         now: Instant,
     ) -> Option<Claim> {
-        let claim = state.take(self.spec.claim_rows(), now).map(|job| {
+        let claim = state.take(self.spec.claim_rows(), || self.rows_with_guests(), now).map(|job| {
             let taken = match &job {
                 Job::Run(machine) => machine.entries.len(),
                 Job::Refuse(entries, _) => entries.len(),
@@ -318,12 +329,16 @@ impl Lane {
     fn list(self: &Arc<Self>, mut state: parking_lot::MutexGuard<'_, State>) {
         let is_to_mend = state.is_to_mend();
         let due = state.list();
+        let is_of_a_guest = state.queue.peek().is_some_and(|first| {
+            let row: &Row = first.as_ref();
+            row.is_of_a_guest()
+        });
         drop(state);
         if is_to_mend {
             self.core.mender.ask(Arc::clone(self));
         }
         if let Some(due) = due {
-            self.core.list(due, Arc::clone(self));
+            self.core.list(due, is_of_a_guest, Arc::clone(self));
         }
     }
 
@@ -459,14 +474,14 @@ impl State {
         Some(due)
     }
 
-    fn take(&mut self, most: usize, now: Instant) -> Option<Job> {
+    fn take(&mut self, most: usize, with_guests: impl FnOnce() -> usize, now: Instant) -> Option<Job> {
         if self.phase != Phase::Open {
             return None;
         }
         if !self.queue.is_empty()
             && let Some(mut machine) = self.idle.pop()
         {
-            self.drain(most, &mut machine.entries);
+            self.drain(most, with_guests, &mut machine.entries);
             return Some(Job::Run(machine));
         }
         let is_dead = self.flights.is_empty() && !self.loss.rebuilding && !self.loss.is_due(now);
@@ -477,10 +492,21 @@ impl State {
         None
     }
 
-    /// The most urgent rows, at most `most`; a row that is to be alone comes alone.
-    fn drain(&mut self, most: usize, into: &mut Vec<Entry>) {
+    /// The most urgent rows, at most `most`, with rows without a session among them at most `with_guests`; a row that
+    /// is to be alone comes alone.
+    fn drain(&mut self, most: usize, with_guests: impl FnOnce() -> usize, into: &mut Vec<Entry>) {
+        let (mut most, mut with_guests) = (most, Some(with_guests));
         while into.len() < most {
             let Some(next) = self.queue.peek() else { break };
+            let row: &Row = next.as_ref();
+            if row.is_of_a_guest()
+                && let Some(with_guests) = with_guests.take()
+            {
+                most = with_guests();
+                if into.len() >= most {
+                    break;
+                }
+            }
             let is_alone = next.alone.is_some();
             if is_alone && !into.is_empty() {
                 break;

@@ -27,6 +27,7 @@ mod watchdog; // ends runs that take too long
 #[cfg(test)]
 mod tests;
 
+pub use gather::{outputs_of, repeated, rows_of};
 pub use lane::{Lane, Rebuild};
 pub use observer::{LaneObserver, Observer, Silent};
 pub use place::{Full, Guests, Load, Place, Refused};

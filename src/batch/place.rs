@@ -31,14 +31,25 @@ impl Place {
     pub(super) fn on_lane(lane: Arc<Lane>, rows_per_s: f64) -> Self {
         let places = lane.demand.lock().add(rows_per_s);
         lane.reserve(places);
+        lane.core.places.fetch_add(1, Ordering::AcqRel);
         Self { of: Of::Lane { lane, rows_per_s } }
+    }
+}
+
+impl Place {
+    /// Whether it is one of the places for rows without a session.
+    pub(super) fn is_of_a_guest(&self) -> bool {
+        matches!(self.of, Of::Guest(_))
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
         match &self.of {
-            Of::Lane { lane, rows_per_s } => lane.demand.lock().remove(*rows_per_s),
+            Of::Lane { lane, rows_per_s } => {
+                lane.core.places.fetch_sub(1, Ordering::AcqRel);
+                lane.demand.lock().remove(*rows_per_s);
+            }
             Of::Guest(inside) => {
                 inside.fetch_sub(1, Ordering::AcqRel);
             }
@@ -53,10 +64,12 @@ pub struct Guests {
     inside: Arc<AtomicUsize>,
 }
 
-/// All places for rows without a session are taken.
+/// Too few places for rows without a session are free.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("all {limit} places for rows without a session are taken")]
+#[error("fewer than {asked} of the {limit} places for rows without a session are free")]
 pub struct Full {
+    /// How many were asked for.
+    pub asked: usize,
     /// How many there are.
     pub limit: usize,
 }
@@ -67,14 +80,19 @@ impl Guests {
         Self { limit, inside: Arc::default() }
     }
 
-    /// Takes a place, or says at once that there is none. Let the row `hold` it.
-    pub fn enter(&self) -> Result<Place, Full> {
+    /// Takes so many places, all or none, or says at once that there are too few. Let each row `hold` one.
+    pub fn enter(&self, rows: usize) -> Result<Vec<Place>, Full> {
         self.inside
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, |inside| {
-                (inside < self.limit).then_some(inside + 1)
+                (rows <= self.limit - inside).then(|| inside + rows)
             })
-            .map_err(|_| Full { limit: self.limit })?;
-        Ok(Place { of: Of::Guest(Arc::clone(&self.inside)) })
+            .map_err(|_| Full { asked: rows, limit: self.limit })?;
+        Ok((0..rows).map(|_| Place { of: Of::Guest(Arc::clone(&self.inside)) }).collect())
+    }
+
+    /// How many places there are.
+    pub fn limit(&self) -> usize {
+        self.limit
     }
 
     /// Places that are taken.

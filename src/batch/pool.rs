@@ -61,6 +61,8 @@ pub(super) struct Core {
     pub(super) mender: Mender,
     /// Threads that are stuck in an abandoned run, callers' too.
     pub(super) stuck: AtomicUsize,
+    /// Places that sessions hold, on all lanes.
+    pub(super) places: AtomicUsize,
     watchdog: Watchdog,
     workers: usize,
     load_limit: f64,
@@ -83,10 +85,20 @@ struct Ready {
     heap: BinaryHeap<Listing>,
     next_order: u64,
     idle_workers: usize,
+    /// Workers that took a lane for rows without a session.
+    with_guests: Vec<u64>,
     live_threads: usize,
     /// Of these, the workers that are stuck in a run that was given up.
     forgotten: usize,
     stop: bool,
+}
+
+impl Ready {
+    /// The worker is done with rows without a session; whether it had any.
+    fn leave_guests(&mut self, worker: u64) -> bool {
+        let at = self.with_guests.iter().position(|with| *with == worker);
+        at.map(|at| self.with_guests.swap_remove(at)).is_some()
+    }
 }
 
 #[derive(Default)]
@@ -99,6 +111,8 @@ struct Threads {
 struct Listing {
     due: Instant,
     order: u64,
+    /// Whether that row is without a session.
+    is_of_a_guest: bool,
     lane: Arc<Lane>,
 }
 
@@ -140,6 +154,7 @@ impl Pool {
             is_fatal: AtomicBool::new(false),
             mender: Mender::default(),
             stuck: AtomicUsize::new(0),
+            places: AtomicUsize::new(0),
             watchdog: Watchdog::default(),
             workers,
             load_limit: config.load_limit,
@@ -257,15 +272,15 @@ impl Core {
         self.lanes.lock().iter().filter_map(Weak::upgrade).collect()
     }
 
-    /// A lane has something to do by then.
-    pub(super) fn list(&self, due: Instant, lane: Arc<Lane>) {
+    /// A lane has something to do by then, for a session or for a guest.
+    pub(super) fn list(&self, due: Instant, is_of_a_guest: bool, lane: Arc<Lane>) {
         let mut ready = self.ready.lock();
         if ready.stop {
             return;
         }
         let order = ready.next_order;
         ready.next_order += 1;
-        ready.heap.push(Listing { due, order, lane });
+        ready.heap.push(Listing { due, order, is_of_a_guest, lane });
         let is_awaited = ready.idle_workers > 0;
         drop(ready);
         if is_awaited {
@@ -278,19 +293,37 @@ impl Core {
         self.ready.lock().heap.peek().is_some_and(|first| first.due < due)
     }
 
-    /// The most urgent lane, as soon as there is one; `None` when the pool stops.
-    fn next(&self) -> Option<Listing> {
+    /// The most urgent lane, as soon as there is one for this worker; `None` when the pool stops.
+    ///
+    /// While sessions are open one worker, if there are several, takes no rows without a session: a run cannot be broken
+    /// off for a session's row that comes meanwhile. Such rows are due last, so that behind the first of them are only more.
+    fn next(&self, worker: u64) -> Option<Listing> {
         let mut ready = self.ready.lock();
+        if ready.leave_guests(worker) && !ready.heap.is_empty() && ready.idle_workers > 0 {
+            self.wake.notify_one();
+        }
         loop {
             if ready.stop {
                 return None;
             }
-            if let Some(listing) = ready.heap.pop() {
-                return Some(listing);
+            let is_free = ready.with_guests.len() < self.workers_for_guests();
+            if ready.heap.peek().is_some_and(|first| is_free || !first.is_of_a_guest) {
+                let listing = ready.heap.pop();
+                if listing.as_ref().is_some_and(|listing| listing.is_of_a_guest) {
+                    ready.with_guests.push(worker);
+                }
+                return listing;
             }
             ready.idle_workers += 1;
             self.wake.wait(&mut ready);
             ready.idle_workers -= 1;
+        }
+    }
+
+    fn workers_for_guests(&self) -> usize {
+        match self.places.load(Ordering::Acquire) {
+            0 => self.workers,
+            _ => (self.workers - 1).max(1),
         }
     }
 
@@ -315,7 +348,10 @@ impl Core {
     }
 
     fn forget_worker(&self, id: u64) {
-        self.ready.lock().forgotten += 1;
+        let mut ready = self.ready.lock();
+        ready.forgotten += 1;
+        ready.leave_guests(id);
+        drop(ready);
         self.threads.lock().handles.retain(|(other, _)| *other != id);
     }
 
@@ -367,7 +403,7 @@ impl Drop for Live {
 /// A worker's whole life.
 fn work(core: &Arc<Core>, id: u64) {
     let mut hands = Hands::of_worker(id);
-    while let Some(listing) = core.next() {
+    while let Some(listing) = core.next(id) {
         let worked = catch_unwind(AssertUnwindSafe(|| {
             let mut claim = listing.lane.claim(listing.due);
             while let Some(next) = claim {

@@ -84,6 +84,11 @@ impl Row {
     pub fn release(&mut self) -> Option<Place> {
         self.place.take()
     }
+
+    /// Whether it holds a place for rows without a session.
+    pub(super) fn is_of_a_guest(&self) -> bool {
+        self.place.as_ref().is_some_and(Place::is_of_a_guest)
+    }
 }
 
 /// Who is told of a row's end.

@@ -65,6 +65,11 @@ impl Dtype {
         Self::ALL.into_iter().find(|dtype| dtype.word() == word)
     }
 
+    /// Whether an element can say that it is no number.
+    pub const fn has_nan(self) -> bool {
+        matches!(self, Dtype::F32 | Dtype::F64 | Dtype::F16 | Dtype::Bf16)
+    }
+
     /// Bytes of one element.
     pub const fn size_bytes(self) -> usize {
         match self {

@@ -185,8 +185,8 @@ impl Talk {
                     Some(v1::up::Message::Attach(_)) => {
                         self.attachment.refuse(Fault::new(Kind::Invalid, "this stream is attached already"));
                     }
-                    Some(v1::up::Message::Probe(_)) => {
-                        self.attachment.refuse(Fault::new(Kind::Unsupported, "probe: clock exchange is not served by this version; use clock_by = \"declared\" or \"arrival\""));
+                    Some(v1::up::Message::Probe(ask)) => {
+                        self.attachment.probe(&ask, Stamp::now());
                     }
                     None => {
                         self.attachment.refuse(Fault::new(

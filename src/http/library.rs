@@ -4,27 +4,39 @@ use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::response::Response;
 use http::{HeaderValue, StatusCode, header};
-use serde::Deserialize;
 
-use super::message::{Form, Problem, Query, answer};
+use super::message::{Form, Problem, Query, answer, answer_beside};
+use super::route::query;
 use crate::app::App;
 use crate::app::library::{RunsAsk, Wanted};
 use crate::domain::caller::Caller;
 use crate::error::{Fault, Kind, clip};
 use crate::wire;
+use crate::wire::outputs::Outputs;
 
 const ARROW: &str = "application/vnd.apache.arrow.stream";
+const PARQUET: &str = "application/vnd.apache.parquet";
+const CSV: &str = "text/csv";
+const NPY: &str = "application/x-npy";
+/// Every form of values but the message.
+pub const FORMATS: &[&str] = &[ARROW, PARQUET, CSV, NPY];
 
-/// `GET /v1/runs?`
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct RunsQuery {
-    rig: Option<String>,
-    pipeline: Option<String>,
-    state: Option<String>,
-    tag: Option<String>,
-    limit: Option<u32>,
-    cursor: Option<String>,
+query! {
+    /// `GET /v1/runs?`
+    RunsQuery {
+        /// The rig's name.
+        rig: String,
+        /// The pipeline's name.
+        pipeline: String,
+        /// `open`, `closed` or `interrupted`.
+        state: String,
+        /// A tag that they carry.
+        tag: String,
+        /// Most runs of the page, 1 to 1000.
+        limit: u32,
+        /// `next` of the page before.
+        cursor: String,
+    }
 }
 
 pub async fn runs(
@@ -47,15 +59,34 @@ pub async fn run(
     Ok(answer(StatusCode::OK, form, &app.library.run(&who, &run).await?))
 }
 
-/// `GET /v1/runs/{r}/outputs/{name}?`
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct OutputsQuery {
-    from: Option<u64>,
-    to: Option<u64>,
-    dims: Option<String>,
-    max_points: Option<u64>,
-    format: Option<String>,
+query! {
+    /// `GET /v1/runs/{r}/outputs/{name}?`
+    OutputsQuery {
+        /// First bin.
+        from: u64,
+        /// One past the last bin.
+        to: u64,
+        /// Comma-separated indices into a bin's values, row-major.
+        dims: String,
+        /// Thins to at most so many points, each with least, greatest and last value (`json` alone).
+        max_points: u64,
+        /// `json` (by default), `arrow`, `parquet`, `csv` or `npy`.
+        format: String,
+    }
+}
+
+/// Media type and writer of a format; `None`: the message.
+type Table = Option<(&'static str, fn(&Outputs) -> Result<Vec<u8>, Fault>)>;
+
+fn table(format: Option<&str>) -> Result<Table, Fault> {
+    match format {
+        None | Some("json") => Ok(None),
+        Some("arrow") => Ok(Some((ARROW, wire::arrow::stream))),
+        Some("parquet") => Ok(Some((PARQUET, wire::arrow::parquet))),
+        Some("csv") => Ok(Some((CSV, Outputs::csv))),
+        Some("npy") => Ok(Some((NPY, Outputs::npy))),
+        Some(other) => Err(Fault::unknown_word("format", other, "json, arrow, parquet, csv, npy")),
+    }
 }
 
 pub async fn outputs(
@@ -66,32 +97,30 @@ pub async fn outputs(
     query: Query<OutputsQuery>,
 ) -> Result<Response, Problem> {
     let query = query.0;
-    if query.max_points.is_some() {
-        return Err(Fault::new(
-            Kind::Unsupported,
-            "max_points: this version does not thin results; ask for a range by from and to",
-        )
-        .into());
-    }
     let dims = query.dims.as_deref().map(dims).transpose()?;
     let ask = Wanted { from: query.from, to: query.to, dims };
-    let values = app.library.outputs(&who, &run, &output, &ask).await?;
-    match query.format.as_deref() {
-        None | Some("json") => encoded(move || Ok(answer(StatusCode::OK, form, &values.message()))).await,
-        Some("arrow") => {
+    match (table(query.format.as_deref())?, query.max_points) {
+        (Some(_), Some(_)) => {
+            let detail = "max_points: thinned values are written as json alone by this version";
+            Err(Fault::new(Kind::Unsupported, detail).into())
+        }
+        (None, Some(points)) => {
+            let reply = app.library.thinned(&who, &run, &output, &ask, points).await?;
+            answer_beside(StatusCode::OK, form, reply).await
+        }
+        (None, None) => {
+            let values = app.library.outputs(&who, &run, &output, &ask).await?;
+            answer_beside(StatusCode::OK, form, values.message()).await
+        }
+        (Some((media, write)), None) => {
+            let values = app.library.outputs(&who, &run, &output, &ask).await?;
             encoded(move || {
-                let mut response = Response::new(Body::from(wire::arrow::outputs(&values)?));
-                response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(ARROW));
+                let mut response = Response::new(Body::from(write(&values)?));
+                response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(media));
                 Ok(response)
             })
             .await
         }
-        Some(later @ ("parquet" | "csv" | "npy")) => Err(Fault::new(
-            Kind::Unsupported,
-            format!("format `{later}`: this version writes json and arrow"),
-        )
-        .into()),
-        Some(other) => Err(Fault::unknown_word("format", other, "json, arrow").into()),
     }
 }
 
@@ -112,11 +141,12 @@ fn dims(text: &str) -> Result<Vec<usize>, Fault> {
     text.split(',').map(one).collect()
 }
 
-/// `GET /v1/runs/{r}/events?`
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct EventsQuery {
-    kind: Option<String>,
+query! {
+    /// `GET /v1/runs/{r}/events?`
+    EventsQuery {
+        /// Of this kind alone.
+        kind: String,
+    }
 }
 
 pub async fn events(

@@ -61,3 +61,13 @@ pub async fn reset(
     let reply = app.live.reset(&who, &session, &ask.message)?;
     Ok(answer(StatusCode::OK, ask.form, &reply))
 }
+
+pub async fn clock(
+    State(app): State<App>,
+    Path(session): Path<String>,
+    who: Caller,
+    ask: Ask<v1::ProbeRequest>,
+) -> Result<Response, Problem> {
+    let reply = app.live.probe(&who, &session, &ask.message, Stamp::now())?;
+    Ok(answer(StatusCode::OK, ask.form, &reply))
+}

@@ -13,13 +13,14 @@ use prost::Message as ProstMessage;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::app::App;
+use crate::app::{App, beside};
 use crate::domain::caller::Caller;
 use crate::error::{Fault, Kind, clip};
 use crate::wire;
 
 const JSON: &str = "application/json";
-const PROTOBUF: &str = "application/x-protobuf";
+/// The media type of a message itself.
+pub const PROTOBUF: &str = "application/x-protobuf";
 const PROBLEM: &str = "application/problem+json";
 
 /// A fault on its way out; the outermost layer writes it, since it knows the request's id.
@@ -116,7 +117,7 @@ pub struct Ask<T> {
 
 impl<T> FromRequest<App> for Ask<T>
 where
-    T: ProstMessage + DeserializeOwned + Default,
+    T: ProstMessage + DeserializeOwned + Default + 'static,
 {
     type Rejection = Problem;
 
@@ -135,13 +136,14 @@ where
             return Err(over_limit(app.body_limit).into());
         }
         let body = read(request.into_body(), app.body_limit).await?;
-        let message = match sent {
-            Form::Json => wire::json::read(&body)?,
+        let body_bytes = body.len();
+        let decode = move || match sent {
+            Form::Json => wire::json::read(&body),
             Form::Protobuf => T::decode(body).map_err(|error| {
                 Fault::new(Kind::Malformed, format!("not the protobuf of this message: {error}"))
-            })?,
+            }),
         };
-        Ok(Self { message, form })
+        Ok(Self { message: beside(body_bytes, decode).await?, form })
     }
 }
 
@@ -187,6 +189,16 @@ pub fn answer<T: ProstMessage + Serialize>(status: StatusCode, form: Form, messa
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     response
+}
+
+/// A message that may be large as an answer.
+pub async fn answer_beside<T: ProstMessage + Serialize + 'static>(
+    status: StatusCode,
+    form: Form,
+    message: T,
+) -> Result<Response, Problem> {
+    let bytes = message.encoded_len();
+    Ok(beside(bytes, move || Ok(answer(status, form, &message))).await?)
 }
 
 /// The query of a URL as `T`; what is wrong with it is `invalid`.

@@ -1,15 +1,18 @@
 //! HTTP: a route is decoded, given to one call of `app`, and encoded.
-//! Enters: requests. Leaves: messages of the schema as JSON or protobuf, Arrow where many rows come, faults as
+//! Enters: requests. Leaves: messages of the schema as JSON or protobuf, tables where many rows come, faults as
 //! `application/problem+json`. Owns: the routes. Must hold: a handler is thin; every fault has a body; no body is read
-//! past its limit. Must not know: sessions, models, the store (only `app`).
+//! past its limit; a route and what the document says of it are one. Must not know: sessions, models, the store (only
+//! `app`).
 
 pub mod accept; // connections, their limits and their end
 mod library; // runs, outputs, events
 mod live; // sessions and frames
 mod message; // bodies in and out
-mod models; // the registry and pipelines
+mod models; // the registry, pipelines, one-shot inference
+mod openapi; // the document of all of it
 mod query; // what stands behind the `?`
 pub mod request; // an id, a span, a log line
+mod route; // a call, and what the document says of it
 mod state; // liveness, readiness, metrics
 
 use std::panic::AssertUnwindSafe;
@@ -17,36 +20,99 @@ use std::panic::AssertUnwindSafe;
 use axum::extract::{Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
 use axum::{Extension, Router};
 use futures::FutureExt as _;
+use http::Method;
 
 use crate::app::App;
 use crate::domain::caller::Caller;
 use crate::domain::request::RequestId;
 use crate::error::{Fault, Kind};
+use crate::wire::v1;
 use message::Problem;
+use route::{Content, Route};
 
-/// All routes.
+/// All routes: what is served, and what the contract names and is not served yet.
+fn routes() -> Vec<Route> {
+    use v1::{
+        CloseReply, EventsReply, Frame, InferReply, InferRequest, LoadRequest, ModelInfo, ModelVersion,
+        ModelsReply, OpenReply, OpenRequest, Output, OutputsReply, PipelinesReply, ProbeReply, ProbeRequest,
+        ReadyReply, ResetReply, ResetRequest, RunInfo, RunsReply, SessionInfo, SessionsReply,
+    };
+    let later = |path, says| Route::later(Method::POST, path, says);
+    let document = || Content::Of(&["application/json"]);
+    vec![
+        Route::get("/livez", "Whether the process runs", state::live).content(200, Content::Empty),
+        Route::get("/readyz", "Whether requests should be sent here", state::ready)
+            .answers::<ReadyReply>(200)
+            .answers::<ReadyReply>(503),
+        Route::get("/metrics", "What is measured, as Prometheus' text", state::metrics)
+            .content(200, Content::Of(&["text/plain"])),
+        Route::get("/openapi.json", "This document", openapi::show).content(200, document()),
+        Route::get("/v1/openapi.json", "This document", openapi::show).content(200, document()),
+        Route::get("/v1/models", "All models with their versions", models::list).answers::<ModelsReply>(200),
+        Route::get("/v1/models/{model}", "One model", models::one).answers::<ModelInfo>(200),
+        Route::get("/v1/models/{model}/versions/{version}", "One version", models::version)
+            .answers::<ModelVersion>(200),
+        Route::post("/v1/models/{model}/load", "Makes a version serve", models::load)
+            .takes::<LoadRequest>()
+            .answers::<ModelInfo>(200),
+        Route::post("/v1/models/{model}/unload", "Takes versions out", models::unload)
+            .takes::<LoadRequest>()
+            .answers::<ModelInfo>(200),
+        Route::post("/v1/models/{model}/infer", "One-shot inference on named tensors", models::infer)
+            .takes::<InferRequest>()
+            .answers::<InferReply>(200),
+        Route::get("/v1/pipelines", "All pipelines", models::pipelines).answers::<PipelinesReply>(200),
+        Route::get("/v1/sessions", "Open sessions, oldest first", live::list).answers::<SessionsReply>(200),
+        Route::post("/v1/sessions", "Opens a session; with `dry_run` only says what it would be", live::open)
+            .takes::<OpenRequest>()
+            .answers::<OpenReply>(201)
+            .answers::<OpenReply>(200),
+        Route::get("/v1/sessions/{session}", "One open session", live::one).answers::<SessionInfo>(200),
+        Route::new(Method::DELETE, "/v1/sessions/{session}", "Closes a session", live::close)
+            .answers::<CloseReply>(200),
+        Route::post("/v1/sessions/{session}/frames", "One frame, and the bins that it closed", live::frame)
+            .takes::<Frame>()
+            .answers::<Output>(200),
+        Route::post("/v1/sessions/{session}/reset", "Starts the state anew", live::reset)
+            .takes::<ResetRequest>()
+            .answers::<ResetReply>(200),
+        Route::post("/v1/sessions/{session}/clock", "Two of the four stamps of a clock probe", live::clock)
+            .takes::<ProbeRequest>()
+            .answers::<ProbeReply>(200),
+        later("/v1/sessions/{session}/snapshot", "snapshot: keeping a session's whole state"),
+        later("/v1/sessions/{session}/fork", "fork: a second session from a session's state"),
+        later("/v1/sessions/{session}/switch", "switch: another version between two bins"),
+        later("/v1/sessions/{session}/annotations", "annotations: labels of a session's bins"),
+        later(
+            "/v1/sessions/{session}/targets",
+            "targets by call (a signal with role = \"target\" is recorded)",
+        ),
+        Route::get("/v1/runs", "Runs, newest first", library::runs)
+            .reads::<library::RunsQuery>()
+            .answers::<RunsReply>(200),
+        Route::get("/v1/runs/{run}", "One run", library::run).answers::<RunInfo>(200),
+        Route::get("/v1/runs/{run}/outputs/{output}", "Values of an output", library::outputs)
+            .reads::<library::OutputsQuery>()
+            .answers::<OutputsReply>(200)
+            .content(200, Content::Of(library::FORMATS)),
+        Route::get("/v1/runs/{run}/events", "What happened in a run", library::events)
+            .reads::<library::EventsQuery>()
+            .answers::<EventsReply>(200),
+        later("/v1/runs/{run}/annotations", "annotations: labels of a run's bins"),
+        later(
+            "/v1/runs/{run}/targets",
+            "targets of a run by call (a signal with role = \"target\" is recorded)",
+        ),
+    ]
+}
+
+/// All routes with what each request gets.
 pub fn router(app: App) -> Router {
-    Router::new()
-        .route("/livez", get(state::live))
-        .route("/readyz", get(state::ready))
-        .route("/metrics", get(state::metrics))
-        .route("/v1/models", get(models::list))
-        .route("/v1/models/{model}", get(models::one))
-        .route("/v1/models/{model}/versions/{version}", get(models::version))
-        .route("/v1/models/{model}/load", post(models::load))
-        .route("/v1/models/{model}/unload", post(models::unload))
-        .route("/v1/pipelines", get(models::pipelines))
-        .route("/v1/sessions", get(live::list).post(live::open))
-        .route("/v1/sessions/{session}", get(live::one).delete(live::close))
-        .route("/v1/sessions/{session}/frames", post(live::frame))
-        .route("/v1/sessions/{session}/reset", post(live::reset))
-        .route("/v1/runs", get(library::runs))
-        .route("/v1/runs/{run}", get(library::run))
-        .route("/v1/runs/{run}/outputs/{output}", get(library::outputs))
-        .route("/v1/runs/{run}/events", get(library::events))
+    let routes =
+        routes().into_iter().fold(Router::new(), |router, route| router.route(route.path, route.call));
+    routes
         .fallback(no_such_call)
         .method_not_allowed_fallback(no_such_call)
         .layer(middleware::from_fn_with_state(app.clone(), told))

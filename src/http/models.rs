@@ -4,7 +4,7 @@ use axum::extract::{Path, State};
 use axum::response::Response;
 use http::StatusCode;
 
-use super::message::{Ask, Form, Problem, answer};
+use super::message::{Ask, Form, Problem, answer, answer_beside};
 use crate::app::App;
 use crate::domain::caller::Caller;
 use crate::wire::v1;
@@ -47,6 +47,16 @@ pub async fn unload(
     ask: Ask<v1::LoadRequest>,
 ) -> Result<Response, Problem> {
     Ok(answer(StatusCode::OK, ask.form, &app.models.unload(&who, &model, ask.message.version).await?))
+}
+
+pub async fn infer(
+    State(app): State<App>,
+    Path(model): Path<String>,
+    who: Caller,
+    ask: Ask<v1::InferRequest>,
+) -> Result<Response, Problem> {
+    let reply = app.infer.infer(&who, &model, ask.message).await?;
+    answer_beside(StatusCode::OK, ask.form, reply).await
 }
 
 pub async fn pipelines(State(app): State<App>, who: Caller, form: Form) -> Result<Response, Problem> {

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::observe::{Lanes, Stores};
 use super::{ReadyFile, Stop, Stopped};
+use crate::app::infer::Infer;
 use crate::app::library::Library;
 use crate::app::live::{Live, LiveLimits};
 use crate::app::models::Models;
@@ -149,6 +150,7 @@ pub async fn start(config: Config, parts: Parts) -> Result<Running, StartError> 
     let app = App {
         live: Arc::new(Live::new(Arc::clone(&models), recorder.clone(), limits)),
         models: Arc::clone(&models),
+        infer: Arc::new(Infer::new(Arc::clone(&models), config.queue.get(), config.body_limit_bytes)),
         library: Arc::new(Library::new(store.clone())),
         metrics: Arc::clone(&metrics),
         body_limit: config.body_limit_bytes,

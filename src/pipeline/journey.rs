@@ -1,13 +1,16 @@
 //! One session's way through its plan, bin after bin: the rows, and the state that they carry.
 //! Enters: a closed bin's input rows, then each stage's answered row. Leaves: the next stage's row, at last the outputs.
-//! Owns: one row per stage and the committed state, which lies in the rows' own inputs. Must hold: state moves only by
-//! `commit`, and only if every stage gave finite numbers; nothing is allocated per bin once the first has passed.
+//! Owns: one row per stage; the committed state and the windows' bins lie in the rows' own inputs. Must hold: state moves
+//! only by `commit`, and only if every stage that ran gave finite numbers; a stage that did not run in a bin has no value
+//! in it; nothing is allocated per bin once the first has passed.
 //! Must not know: lanes' queues, sessions, the wire.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::plan::{Feed, Init, Plan};
+use super::plan::{Feed, Init, Plan, Stage};
+use super::window::Window;
 use crate::batch::{Onward, Ran, Row, RowFault};
 use crate::domain::tensor::{Dtype, Tensor};
 use crate::readout::Column;
@@ -29,12 +32,25 @@ pub struct Journey {
     statics: Vec<Tensor>,
     /// By stage; `None` while it is under way.
     rows: Vec<Option<Box<Row>>>,
-    /// By stage: why it gave nothing for this bin.
-    invalid: Vec<Option<String>>,
+    /// By stage: where it stands in its window, if it has one.
+    windows: Vec<Option<Window>>,
+    /// By stage: what it said in the bin at hand.
+    said: Vec<Said>,
     at: usize,
     due: Instant,
     /// Time that this bin's rows have waited and computed so far.
     pub times: Times,
+}
+
+/// What a stage said in one bin.
+#[derive(Clone, Debug)]
+enum Said {
+    /// Its outputs stand in its row.
+    Outputs,
+    /// It was not run: no window of it ends with this bin, or a stage that feeds it said nothing.
+    Nothing,
+    /// It failed, or a stage that feeds it did: why.
+    Invalid(String),
 }
 
 /// Where a bin's time went.
@@ -68,22 +84,17 @@ impl Journey {
                 Some(Box::new(Row::new(inputs, now)))
             })
             .collect();
-        let stages = plan.stages.len();
-        let mut journey = Self {
-            plan,
-            statics,
-            rows,
-            invalid: vec![None; stages],
-            at: 0,
-            due: now,
-            times: Times::default(),
-        };
+        let windows = plan.stages.iter().map(|stage| stage.window.map(Window::new)).collect();
+        let said = vec![Said::Nothing; plan.stages.len()];
+        let mut journey =
+            Self { plan, statics, rows, windows, said, at: 0, due: now, times: Times::default() };
         journey.reset();
         journey
     }
 
-    /// Every stage's state back to initial. Only between bins.
+    /// Every stage's state back to initial, every window empty. Only between bins.
     pub fn reset(&mut self) {
+        self.break_windows();
         for (stage, row) in self.plan.stages.iter().zip(&mut self.rows) {
             let row = row.as_mut().expect("rows are home between bins");
             for state in &stage.states {
@@ -95,18 +106,31 @@ impl Journey {
         }
     }
 
+    /// What comes next is not joined to what came before: bins were skipped, or an epoch begins. States stay.
+    pub fn break_windows(&mut self) {
+        self.windows.iter_mut().flatten().for_each(Window::empty);
+    }
+
     /// Starts a bin; `inputs` in the order of the plan's inputs.
     pub fn begin(&mut self, inputs: &[InputRow], due: Instant) -> Next {
         self.at = 0;
         self.due = due;
         self.times = Times::default();
-        self.invalid.iter_mut().for_each(|reason| *reason = None);
-        for (stage, row) in self.plan.stages.iter().zip(&mut self.rows) {
+        self.said.iter_mut().for_each(|said| *said = Said::Nothing);
+        for ((stage, row), window) in self.plan.stages.iter().zip(&mut self.rows).zip(&mut self.windows) {
             let row = row.as_mut().expect("rows are home between bins");
+            let (place, bins) = match window {
+                None => (0, 1),
+                Some(window) => match window.open(row, |port| stage.feeds[port].slides()) {
+                    Some(place) => (place, window.size()),
+                    None => continue,
+                },
+            };
             for (tensor, feed) in row.inputs.iter_mut().zip(&stage.feeds) {
+                let at = bin_of(tensor, place, bins);
                 match feed {
-                    Feed::Input(number) => write(tensor, &inputs[*number].values),
-                    Feed::Mask(number) => write_mask(tensor, &inputs[*number].mask),
+                    Feed::Input(number) => write(tensor, at, &inputs[*number].values),
+                    Feed::Mask(number) => write_mask(tensor, at, &inputs[*number].mask),
                     Feed::Stage { .. } | Feed::State | Feed::Static(_) | Feed::Nothing => {}
                 }
             }
@@ -120,16 +144,19 @@ impl Journey {
             Ok(ran) => {
                 self.times.queued += ran.queued;
                 self.times.compute += ran.compute;
-                if let Some(bad) = row.outputs.iter().position(|tensor| !tensor.is_finite()) {
-                    let port = &self.plan.stages[self.at].lane.spec().outputs[bad];
-                    self.invalid[self.at] = Some(format!("output `{}` is not finite", port.name));
-                }
+                self.said[self.at] = match row.outputs.iter().position(|tensor| !tensor.is_finite()) {
+                    None => Said::Outputs,
+                    Some(bad) => {
+                        let port = &self.plan.stages[self.at].lane.spec().outputs[bad];
+                        Said::Invalid(format!("output `{}` is not finite", port.name))
+                    }
+                };
             }
             Err(RowFault::Stopped | RowFault::Gone) => {
                 self.rows[self.at] = Some(row);
                 return Next::Stopped;
             }
-            Err(fault) => self.invalid[self.at] = Some(fault.to_string()),
+            Err(fault) => self.said[self.at] = Said::Invalid(fault.to_string()),
         }
         self.rows[self.at] = Some(row);
         self.at += 1;
@@ -139,26 +166,36 @@ impl Journey {
     /// The next stage that can be run.
     fn set_out(&mut self) -> Next {
         while self.at < self.plan.stages.len() {
-            let stage = &self.plan.stages[self.at];
-            let lamed = stage.feeds.iter().find_map(|feed| match feed {
-                Feed::Stage { stage, .. } if self.invalid[*stage].is_some() => Some(*stage),
-                _ => None,
-            });
-            if let Some(cause) = lamed {
-                self.invalid[self.at] =
-                    Some(format!("stage `{}` gave nothing", self.plan.stages[cause].name));
+            let at = self.at;
+            let stage = &self.plan.stages[at];
+            let mut window = self.windows[at].as_mut();
+            if window.as_ref().is_some_and(|window| window.place().is_none()) {
+                self.at += 1; // a bin that its window passes over
+                continue;
+            }
+            if let Some(said) = silenced(&self.plan.stages, stage, &self.said) {
+                // There is no value that could stand in the window for this bin.
+                window.into_iter().for_each(Window::empty);
+                self.said[at] = said;
                 self.at += 1;
                 continue;
             }
-            let mut row = self.rows[self.at].take().expect("a stage's row is home until it sets out");
+            let mut row = self.rows[at].take().expect("a stage's row is home until it sets out");
+            let (place, bins) =
+                window.as_ref().map_or((0, 1), |window| (window.place().unwrap_or(0), window.size()));
             for (tensor, feed) in row.inputs.iter_mut().zip(&stage.feeds) {
                 if let Feed::Stage { stage, port } = feed {
                     let source = self.rows[*stage].as_ref().expect("earlier stages are home");
-                    copy(tensor, &source.outputs[*port]);
+                    let at = bin_of(tensor, place, bins);
+                    copy(tensor, at, &source.outputs[*port]);
                 }
             }
-            row.due = self.due;
-            return Next::Stage(Onward { lane: Arc::clone(&stage.lane), row });
+            if window.as_mut().is_none_or(|window| window.enter()) {
+                row.due = self.due;
+                return Next::Stage(Onward { lane: Arc::clone(&stage.lane), row });
+            }
+            self.rows[at] = Some(row);
+            self.at += 1;
         }
         Next::Done
     }
@@ -167,21 +204,37 @@ impl Journey {
     pub fn read_out(&self, columns: &mut [Option<Column>]) {
         for (source, column) in self.plan.sources.iter().zip(columns) {
             let Some(column) = column else { continue };
-            match (&self.invalid[source.stage], &self.rows[source.stage]) {
-                (None, Some(row)) => column.push(&row.outputs[source.port]),
-                _ => column.push_invalid(),
+            match (&self.said[source.stage], &self.rows[source.stage]) {
+                (Said::Outputs, Some(row)) => column.push(&row.outputs[source.port]),
+                _ => column.push_nan(),
             }
         }
     }
 
     /// Why this bin is invalid: the first stage that failed and its reason.
     pub fn fault(&self) -> Option<(usize, &str)> {
-        self.invalid.iter().enumerate().find_map(|(stage, reason)| Some((stage, reason.as_deref()?)))
+        self.said.iter().enumerate().find_map(|(stage, said)| match said {
+            Said::Invalid(reason) => Some((stage, reason.as_str())),
+            Said::Outputs | Said::Nothing => None,
+        })
     }
 
-    /// Takes over the state that the stages proposed. After `read_out`, and only if there is no `fault`.
+    /// Whether any stage gave outputs in this bin.
+    pub fn gave_something(&self) -> bool {
+        self.said.iter().any(|said| matches!(said, Said::Outputs))
+    }
+
+    /// Whether a window of some stage has not been full since it began.
+    pub fn is_warming_up(&self) -> bool {
+        self.windows.iter().flatten().any(Window::is_warming_up)
+    }
+
+    /// Takes over the state that the stages that ran have proposed. After `read_out`, and only if there is no `fault`.
     pub fn commit(&mut self) {
-        for (stage, row) in self.plan.stages.iter().zip(&mut self.rows) {
+        for ((stage, row), said) in self.plan.stages.iter().zip(&mut self.rows).zip(&self.said) {
+            if !matches!(said, Said::Outputs) {
+                continue;
+            }
             let row = row.as_mut().expect("rows are home between bins");
             for state in &stage.states {
                 // Why swap: the run after next overwrites what lies in `outputs`; nothing is copied.
@@ -191,51 +244,77 @@ impl Journey {
     }
 }
 
+/// What a stage has to say where a stage that feeds it gave no outputs in this bin; `None`: it can be run.
+fn silenced(stages: &[Stage], stage: &Stage, said: &[Said]) -> Option<Said> {
+    let before = || {
+        stage.feeds.iter().filter_map(|feed| match feed {
+            Feed::Stage { stage, .. } => Some(*stage),
+            _ => None,
+        })
+    };
+    let failed = before().find(|&at| matches!(said[at], Said::Invalid(_)));
+    if let Some(at) = failed {
+        return Some(Said::Invalid(format!("stage `{}` gave nothing", stages[at].name)));
+    }
+    before().any(|at| matches!(said[at], Said::Nothing)).then_some(Said::Nothing)
+}
+
+/// The elements of the bin at `place` in a tensor that holds `bins` of them.
+fn bin_of(tensor: &Tensor, place: usize, bins: usize) -> Range<usize> {
+    let one = tensor.elements() / bins;
+    place * one..(place + 1) * one
+}
+
 /// Writes an input's values in the port's dtype; an absent input is 0.
-fn write(tensor: &mut Tensor, values: &[f32]) {
+fn write(tensor: &mut Tensor, at: Range<usize>, values: &[f32]) {
     if values.is_empty() {
-        tensor.data.bytes_mut().fill(0);
-        return;
+        return clear(tensor, at);
     }
     match tensor.dtype {
-        Dtype::F32 => tensor.values_mut::<f32>().copy_from_slice(values),
-        Dtype::F64 => put::<f64>(tensor, values, f64::from),
-        Dtype::F16 => put::<u16>(tensor, values, |x| half::f16::from_f32(x).to_bits()),
-        Dtype::Bf16 => put::<u16>(tensor, values, |x| half::bf16::from_f32(x).to_bits()),
-        Dtype::I8 => put::<i8>(tensor, values, |x| x as i8),
-        Dtype::I16 => put::<i16>(tensor, values, |x| x as i16),
-        Dtype::I32 => put::<i32>(tensor, values, |x| x as i32),
-        Dtype::I64 => put::<i64>(tensor, values, |x| x as i64),
-        Dtype::U8 => put::<u8>(tensor, values, |x| x as u8),
-        Dtype::U16 => put::<u16>(tensor, values, |x| x as u16),
-        Dtype::U32 => put::<u32>(tensor, values, |x| x as u32),
-        Dtype::U64 => put::<u64>(tensor, values, |x| x as u64),
-        Dtype::Bool => put::<u8>(tensor, values, |x| u8::from(x != 0.0)),
+        Dtype::F32 => tensor.values_mut::<f32>()[at].copy_from_slice(values),
+        Dtype::F64 => put::<f64>(tensor, at, values, f64::from),
+        Dtype::F16 => put::<u16>(tensor, at, values, |x| half::f16::from_f32(x).to_bits()),
+        Dtype::Bf16 => put::<u16>(tensor, at, values, |x| half::bf16::from_f32(x).to_bits()),
+        Dtype::I8 => put::<i8>(tensor, at, values, |x| x as i8),
+        Dtype::I16 => put::<i16>(tensor, at, values, |x| x as i16),
+        Dtype::I32 => put::<i32>(tensor, at, values, |x| x as i32),
+        Dtype::I64 => put::<i64>(tensor, at, values, |x| x as i64),
+        Dtype::U8 => put::<u8>(tensor, at, values, |x| x as u8),
+        Dtype::U16 => put::<u16>(tensor, at, values, |x| x as u16),
+        Dtype::U32 => put::<u32>(tensor, at, values, |x| x as u32),
+        Dtype::U64 => put::<u64>(tensor, at, values, |x| x as u64),
+        Dtype::Bool => put::<u8>(tensor, at, values, |x| u8::from(x != 0.0)),
     }
 }
 
-fn put<T: bytemuck::Pod>(tensor: &mut Tensor, values: &[f32], convert: impl Fn(f32) -> T) {
-    tensor.values_mut::<T>().iter_mut().zip(values).for_each(|(slot, &value)| *slot = convert(value));
+fn put<T: bytemuck::Pod>(tensor: &mut Tensor, at: Range<usize>, values: &[f32], convert: impl Fn(f32) -> T) {
+    tensor.values_mut::<T>()[at].iter_mut().zip(values).for_each(|(slot, &value)| *slot = convert(value));
+}
+
+fn clear(tensor: &mut Tensor, at: Range<usize>) {
+    let size = tensor.dtype.size_bytes();
+    tensor.data.bytes_mut()[at.start * size..at.end * size].fill(0);
 }
 
 /// Writes a mask in the port's dtype: 1 is good, 0 where an absent input has none.
-fn write_mask(tensor: &mut Tensor, mask: &[bool]) {
+fn write_mask(tensor: &mut Tensor, at: Range<usize>, mask: &[bool]) {
     if mask.is_empty() {
-        tensor.data.bytes_mut().fill(0);
-        return;
+        return clear(tensor, at);
     }
     match tensor.dtype {
         Dtype::Bool | Dtype::U8 | Dtype::I8 => {
-            tensor.values_mut::<u8>().iter_mut().zip(mask).for_each(|(slot, &good)| *slot = u8::from(good));
+            let slots = &mut tensor.values_mut::<u8>()[at];
+            slots.iter_mut().zip(mask).for_each(|(slot, &good)| *slot = u8::from(good));
         }
         _ => {
             let as_numbers: Vec<f32> = mask.iter().map(|&good| f32::from(u8::from(good))).collect();
-            write(tensor, &as_numbers);
+            write(tensor, at, &as_numbers);
         }
     }
 }
 
 /// Copies a stage's output into another's input; the plan has checked that they are of one kind and size.
-fn copy(to: &mut Tensor, from: &Tensor) {
-    to.data.bytes_mut().copy_from_slice(from.data.bytes());
+fn copy(to: &mut Tensor, at: Range<usize>, from: &Tensor) {
+    let size = to.dtype.size_bytes();
+    to.data.bytes_mut()[at.start * size..at.end * size].copy_from_slice(from.data.bytes());
 }

@@ -3,19 +3,17 @@
 use std::num::NonZeroU64;
 use std::sync::Arc;
 
+use super::input::PlanInput;
 use crate::batch::{Lane, Port};
-use crate::domain::ids::{PipelineName, SignalName, StageName};
+use crate::domain::ids::{PipelineName, StageName};
 use crate::domain::output::{OutputSpec, find_output};
-use crate::domain::signal::{Channel, ClockBy, SignalRole, SignalSpec, SignalType};
+use crate::domain::signal::SignalSpec;
 use crate::domain::tensor::{Dtype, Tensor};
-use crate::domain::time::{Rate, ns_from_ms};
 use crate::error::{Fault, Kind};
-use crate::registry::manifest::{self, Channels, Input};
+use crate::registry::manifest::{self, Input};
 use crate::registry::pipelines::{PipelineSpec, Source as FedBy};
 use crate::registry::ready::ReadyVersion;
 use crate::registry::surface::{BoundInput, Initial};
-use crate::signal::input::{ChannelSpec, Fill, InputChannels, InputSpec};
-use crate::signal::op::Op;
 use crate::signal::trial::ResetOn;
 
 /// A pipeline, ready to be travelled. It keeps the versions that it was compiled against alive.
@@ -57,6 +55,10 @@ pub struct Stage {
     pub feeds: Vec<Feed>,
     /// What it carries from bin to bin.
     pub states: Vec<Carried>,
+    /// The window that it is run on, if it takes several bins at once.
+    pub window: Option<manifest::Window>,
+    /// It gives something every so many bins, at the most often.
+    pub every_bins: u32,
 }
 
 /// What fills an input port.
@@ -81,6 +83,13 @@ pub enum Feed {
     Nothing,
 }
 
+impl Feed {
+    /// Whether it brings something of its own in every bin, which a window keeps.
+    pub fn slides(&self) -> bool {
+        matches!(self, Feed::Input(_) | Feed::Mask(_) | Feed::Stage { .. })
+    }
+}
+
 /// A state tensor of a stage.
 #[derive(Clone, Debug)]
 pub struct Carried {
@@ -99,26 +108,6 @@ pub enum Init {
     Tensor(Tensor),
     /// A static input, by its number.
     Static(usize),
-}
-
-/// A streamed input of a plan.
-#[derive(Clone, Debug)]
-pub struct PlanInput {
-    /// The signal that feeds it.
-    pub signal: SignalName,
-    /// `input`, or `stage.input` where that is not unique.
-    pub name: String,
-    /// The kind of signal it takes; `None`: whatever the session's signal is.
-    pub kind: Option<SignalType>,
-    /// Width of a bin, if the model fixes it (ns).
-    pub width_ns: Option<NonZeroU64>,
-    channels: InputChannels,
-    missing_ok: usize,
-    fill: Fill,
-    required: bool,
-    wants_mask: bool,
-    chain: Vec<Op>,
-    rate: Option<Rate>,
 }
 
 /// A static input of a plan.
@@ -187,8 +176,11 @@ impl Plan {
                 (Some(a), Some(b)) => Some(a.min(b)),
                 (a, b) => a.or(b),
             };
+            let window = version.manifest.window;
+            let every_bins = plan.every_bins(&stage.name, &version, &feeds)?;
             let lane = Arc::clone(&version.lane);
-            plan.stages.push(Stage { name: stage.name.clone(), version, lane, feeds, states });
+            let name = stage.name.clone();
+            plan.stages.push(Stage { name, version, lane, feeds, states, window, every_bins });
         }
         plan.name_outputs();
         plan.one_width()?;
@@ -229,13 +221,44 @@ impl Plan {
                     Fault::mismatch(key(), format!("output `{output}` of model {}", source.model), found)
                 })?;
                 let (gives, takes) = (&source.output_ports()[given.port], &version.input_ports()[bound.port]);
-                same_values(gives, takes)
+                // A window takes one value per bin, along its first axis.
+                let one = &takes.row_shape[usize::from(version.manifest.window.is_some())..];
+                same_values(gives, takes.dtype, one)
                     .map_err(|(expected, found)| Fault::mismatch(key(), expected, found))?;
                 feeds[bound.port] = Feed::Stage { stage: earlier, port: given.port };
                 Ok(())
             }
             None if input.required => Err(Fault::mismatch(key(), "a source in the pipeline", "none")),
             None => Ok(()),
+        }
+    }
+
+    /// How often a stage gives something. Errors: a window fed by a stage that has no value in every bin; values that
+    /// cannot say that they are none.
+    fn every_bins(&self, stage: &StageName, version: &ReadyVersion, feeds: &[Feed]) -> Result<u32, Fault> {
+        let before = feeds.iter().filter_map(|feed| match feed {
+            Feed::Stage { stage, .. } => Some(&self.stages[*stage]),
+            _ => None,
+        });
+        let rarest = before.max_by_key(|before| before.every_bins).filter(|before| before.every_bins > 1);
+        let every = match (version.manifest.window, rarest) {
+            (Some(_), Some(before)) => {
+                let expected = "a value in every bin, since its model keeps a window of them";
+                let found = format!("one every {} bins from stage `{}`", before.every_bins, before.name);
+                return Err(Fault::mismatch(format!("stage `{stage}`"), expected, found));
+            }
+            (Some(window), None) => window.hop_bins,
+            (None, rarest) => rarest.map_or(1, |before| before.every_bins),
+        };
+        let ports = version.output_ports();
+        let whole = version.outputs.iter().find(|output| every > 1 && !ports[output.port].dtype.has_nan());
+        match whole {
+            None => Ok(every),
+            Some(output) => Err(Fault::mismatch(
+                format!("stage `{stage}`: output `{}`", output.name),
+                format!("a float, since it has no value but every {every} bins and is NaN between"),
+                ports[output.port].dtype.word(),
+            )),
         }
     }
 
@@ -345,13 +368,14 @@ impl Plan {
         signals
     }
 
-    /// By streamed input: how many values its row has in the model.
+    /// By streamed input: how many values the model takes of it in a bin.
     pub fn input_rows(&self) -> Vec<usize> {
         let mut rows = vec![0; self.inputs.len()];
         for stage in &self.stages {
             for (port, feed) in stage.lane.spec().inputs.iter().zip(&stage.feeds) {
                 if let Feed::Input(number) = feed {
-                    rows[*number] = port.row_shape.iter().product();
+                    let bins = stage.window.map_or(1, |window| window.size_bins as usize);
+                    rows[*number] = port.row_shape.iter().product::<usize>() / bins;
                 }
             }
         }
@@ -375,113 +399,10 @@ impl Plan {
     }
 }
 
-/// Whether an output port's values fit an input port: expected and found otherwise.
-fn same_values(gives: &Port, takes: &Port) -> Result<(), (String, String)> {
-    let size = |port: &Port| port.row_shape.iter().product::<usize>();
-    if gives.dtype == takes.dtype && size(gives) == size(takes) {
+/// Whether an output port's values fit an input of that dtype and shape: expected and found otherwise.
+fn same_values(gives: &Port, dtype: Dtype, takes: &[usize]) -> Result<(), (String, String)> {
+    if gives.dtype == dtype && gives.row_shape.iter().product::<usize>() == takes.iter().product::<usize>() {
         return Ok(());
     }
-    let form = |port: &Port| format!("{} {:?}", port.dtype, port.row_shape);
-    Err((form(takes), form(gives)))
-}
-
-impl PlanInput {
-    fn new(
-        name: String,
-        signal: SignalName,
-        version: &ReadyVersion,
-        input: &Input,
-        bound: &BoundInput,
-    ) -> Result<Self, Fault> {
-        let width_ns = input.bin_ms.and_then(ns_from_ms).and_then(NonZeroU64::new);
-        let channels = match (&version.channels[bound.input], &input.channels) {
-            (Some(rows), _) => InputChannels::Named(
-                rows.iter()
-                    .map(|row| ChannelSpec {
-                        name: row.name.clone(),
-                        unit: row.unit.clone(),
-                        electrode: row.electrode.clone(),
-                        source: row.source.clone(),
-                        group: row.group.clone(),
-                    })
-                    .collect(),
-            ),
-            // Ports have fixed rows: a model of any montage takes as many channels as its graph has.
-            (None, Some(Channels::Any | Channels::Count(_)) | None) => InputChannels::Count(bound.channels),
-        };
-        Ok(Self {
-            signal,
-            name,
-            kind: version.has_manifest.then(|| input.kind.signal()).flatten(),
-            width_ns,
-            channels,
-            missing_ok: input.missing_ok as usize,
-            fill: match input.fill {
-                manifest::Fill::Zero => Fill::Zero,
-                manifest::Fill::Mean => Fill::Mean,
-                manifest::Fill::Hold => Fill::Hold,
-            },
-            required: input.required,
-            wants_mask: bound.mask_port.is_some(),
-            chain: input.preprocess.clone(),
-            rate: input.rate.as_ref().and_then(|rate| Rate::new(rate.num, rate.den)),
-        })
-    }
-
-    /// Whether a session must feed it.
-    pub fn is_required(&self) -> bool {
-        self.required
-    }
-
-    /// The input as the aligner needs it, for bins of this width and a signal of this kind.
-    pub fn spec(&self, width_ns: NonZeroU64, signal_kind: SignalType) -> InputSpec {
-        InputSpec {
-            name: self.name.clone(),
-            kind: self.kind.unwrap_or(signal_kind),
-            bin_width_ns: width_ns,
-            channels: self.channels.clone(),
-            missing_ok: self.missing_ok,
-            fill: self.fill,
-            required: self.required,
-            wants_mask: self.wants_mask,
-            chain: self.chain.clone(),
-            rate: self.rate,
-        }
-    }
-
-    fn declared_signal(&self) -> SignalSpec {
-        let channels = match &self.channels {
-            InputChannels::Any => Vec::new(),
-            InputChannels::Count(count) => vec![Channel::default(); *count],
-            InputChannels::Named(rows) => rows
-                .iter()
-                .map(|row| Channel {
-                    name: row.name.clone(),
-                    unit: row.unit.clone(),
-                    electrode: row.electrode.clone(),
-                    group: row.group.clone(),
-                    ..Default::default()
-                })
-                .collect(),
-        };
-        let kind = self.kind.unwrap_or(SignalType::Binned);
-        SignalSpec {
-            name: self.signal.clone(),
-            kind,
-            channels,
-            unit: String::new(),
-            rate: self.rate.filter(|_| kind == SignalType::Continuous),
-            bin_ms: (kind == SignalType::Binned)
-                .then(|| self.width_ns.map(|width| width.get() as f64 / 1e6))
-                .flatten(),
-            clock: "device".into(),
-            clock_by: ClockBy::Exchange,
-            clock_offset_ns: None,
-            role: SignalRole::Input,
-            scale: 1.0,
-            offset: 0.0,
-            source_delay_ms: 0.0,
-            own_writer: false,
-        }
-    }
+    Err((format!("{dtype} {takes:?}"), format!("{} {:?}", gives.dtype, gives.row_shape)))
 }

@@ -1,6 +1,7 @@
 //! Tensors to outputs by role.
 //! Enters: what a stage gave for one bin. Leaves: columns of values over an answer's bins.
-//! Owns: nothing; pure. Must hold: a value that is not finite never passes as valid; an invalid bin is NaN in all elements.
+//! Owns: nothing; pure. Must hold: a value that is not finite never passes as valid; a bin without a value is NaN in all
+//! elements, never an older one.
 //! Must not know: stages, sessions, the wire.
 
 use crate::domain::output::OutputSpec;
@@ -39,8 +40,8 @@ impl Column {
         self.bytes.extend_from_slice(value.data.bytes());
     }
 
-    /// Appends one bin of NaN in every element (0 where the dtype has no NaN).
-    pub fn push_invalid(&mut self) {
+    /// Appends a bin without a value: NaN in every element (0 where the dtype has no NaN).
+    pub fn push_nan(&mut self) {
         let elements = self.bin_bytes() / self.dtype.size_bytes();
         for _ in 0..elements {
             match self.dtype {
@@ -76,7 +77,7 @@ mod tests {
         };
         let mut column = Column::new(&spec, 3);
         column.push(&Tensor::from_f32(&[2], &[1.0, 2.0]));
-        column.push_invalid();
+        column.push_nan();
         column.push(&Tensor::from_f32(&[2], &[3.0, 4.0]));
         let values: &[f32] = bytemuck::cast_slice(&column.bytes);
         assert_eq!(values[..2], [1.0, 2.0]);

@@ -8,8 +8,9 @@ use tempfile::tempdir;
 use super::*;
 use crate::domain::ids::RunId;
 use crate::domain::output::EventKind;
+use crate::store::intake::Taking;
 use crate::store::run::{RunFilter, RunState};
-use crate::store::testing::{bins, bins_of, event, frame, head, store_in};
+use crate::store::testing::{bins, bins_of, event, frame, head, relate, store_in};
 
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -216,23 +217,32 @@ async fn frames_keep_the_sessions_order_over_all_signals() {
     let dir = tempdir().unwrap();
     let recorder = start(dir.path(), RecorderConfig::default()).await;
     let run = recorder.open(head());
-    let step = || Record::Step { bytes: bytes::Bytes::from_static(b"clock") };
-    let silent = Record::Frame { signal: 0, seq: 1, bytes: bytes::Bytes::new(), bins_until: 0 };
-    durable(&run, put(&run, [frame(0, 0, 0), step(), silent])).await;
-    durable(&run, put(&run, [frame(1, 0, 0), frame(0, 2, 0), Record::Event(event(EventKind::Late, 1, 0))]))
-        .await;
+    let act = || Record::Act(relate("amp"));
+    let silent =
+        Record::Frame { signal: 0, seq: 1, arrived_ns: 0, bytes: bytes::Bytes::new(), bins_until: 0 };
+    durable(&run, put(&run, [frame(0, 0, 0), act(), silent])).await;
+    durable(
+        &run,
+        put(&run, [frame(1, 0, 0), frame(0, 2, 0), Record::Event(event(EventKind::Late, 1, 0)), act()]),
+    )
+    .await;
     let store = recorder.store().clone();
-    let places = async |mut frames: crate::store::query::Frames| {
+    for place in ["journal", "library"] {
+        let mut intake = store.intake(run.run()).await.unwrap().unwrap();
         let mut found = Vec::new();
-        while let Some(frame) = frames.next().await.unwrap() {
-            found.push((frame.at, frame.seq));
+        while let Some(taking) = intake.next().await.unwrap() {
+            found.push(match taking {
+                Taking::Frame(signal, frame) => {
+                    assert_eq!(frame.arrived_ns, 1_000 + frame.seq as i64);
+                    (signal, frame.at, frame.seq)
+                }
+                Taking::Act(act) => {
+                    assert_eq!(act, relate("amp"));
+                    (9, 9, 9)
+                }
+            });
         }
-        found
-    };
-    for _ in ["journal", "library"] {
-        assert_eq!(places(store.inputs(run.run(), 0).await.unwrap()).await, [(0, 0), (4, 2)]);
-        assert_eq!(places(store.inputs(run.run(), 1).await.unwrap()).await, [(3, 0)]);
-        assert_eq!(places(store.steps(run.run()).await.unwrap()).await, [(1, 0)]);
+        assert_eq!(found, [(0, 0, 0), (9, 9, 9), (1, 3, 0), (0, 4, 2), (9, 9, 9)], "{place}");
         store.move_runs(&[run.run()]).await.unwrap();
     }
     assert_eq!(run.durable_seq(0), Some(2));
@@ -291,9 +301,10 @@ async fn check_ended(store: &Store, sessions: &[Session], lost_nothing: bool) {
         };
         let found = bins_of(store, session.run.run()).await;
         assert_eq!(found, (0..found.len() as u64).collect::<Vec<_>>());
-        let mut frames = store.inputs(session.run.run(), 0).await.unwrap();
+        let mut intake = store.intake(session.run.run()).await.unwrap().unwrap();
         let (mut kept, mut until_bin) = (0, 0);
-        while let Some(frame) = frames.next().await.unwrap() {
+        while let Some(taking) = intake.next().await.unwrap() {
+            let Taking::Frame(0, frame) = taking else { panic!("{taking:?}") };
             assert_eq!(frame.seq, kept);
             (kept, until_bin) = (kept + 1, frame.bins_until);
         }

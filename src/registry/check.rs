@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::keeper::{Options, Registry};
 use super::shelf::VersionRow;
-use crate::batch::{Pool, PoolConfig, Silent};
+use crate::batch::{Pool, PoolConfig, Port, Silent};
 use crate::engine::Engine;
 
 const HEADS: [&str; 10] =
@@ -65,15 +65,15 @@ fn row(model: &str, version: &VersionRow) -> [String; 10] {
     cells[1] = version.version.to_string();
     let Some(ready) = &version.ready else { return cells };
     let list = |parts: Vec<String>| if parts.is_empty() { "-".into() } else { parts.join(" ") };
+    let shaped = |name: &str, port: &Port| {
+        let dims: Vec<String> = port.row_shape.iter().map(usize::to_string).collect();
+        format!("{name}[{}]", dims.join(","))
+    };
     let inputs = ready
         .inputs
         .iter()
-        .map(|bound| format!("{}[{}]", ready.manifest.inputs[bound.input].name, bound.channels));
-    let outputs = ready.outputs.iter().map(|output| {
-        let dims: Vec<String> =
-            ready.output_ports()[output.port].row_shape.iter().map(usize::to_string).collect();
-        format!("{}[{}]", output.name, dims.join(","))
-    });
+        .map(|bound| shaped(&ready.manifest.inputs[bound.input].name, &ready.input_ports()[bound.port]));
+    let outputs = ready.outputs.iter().map(|output| shaped(&output.name, &ready.output_ports()[output.port]));
     cells[2] = ready.manifest.mode.to_string();
     cells[3] = ready.device.clone();
     cells[4] = list(inputs.collect());

@@ -1,15 +1,25 @@
 //! A manifest laid over its graph: every tensor found, every axis accounted for; what does not fit is a finding.
 
+use std::num::NonZeroU64;
+
 use super::finding::{Finding, Findings, quoted};
 use super::manifest::{BatchAxis, Channels, InputType, StateInit, StateKind};
 use super::surface::{BoundInput, BoundOutput, BoundState, BoundStatic, Initial, Surface};
 use super::version::VersionBytes;
 use crate::batch::Port;
 use crate::domain::output::OutputRole;
+use crate::domain::signal::SignalType;
 use crate::domain::tensor::{Dtype, Tensor};
+use crate::domain::time::{Rate, ns_from_ms};
 use crate::error::there_is;
 use crate::graph::{Dim, Side, TensorInfo};
-use crate::signal::op::{Numbers, Op};
+use crate::signal::chain::{Chain, ChainSite, Columns};
+use crate::signal::image::Image;
+use crate::signal::op::{Numbers, Op, Reduce, channels_for, values_per_bin};
+use crate::signal::pace::Pace;
+use crate::signal::refusal::OpError;
+
+mod bin; // one bin of a streamed input
 
 /// Lays a completed manifest over its graph. Everything that does not fit is named in one answer.
 pub fn bind(version: &VersionBytes) -> Result<Surface, Findings> {
@@ -54,6 +64,53 @@ pub fn bind(version: &VersionBytes) -> Result<Surface, Findings> {
         notes: fit.notes,
     };
     fit.findings.unless_any(surface)
+}
+
+/// How many values per bin the chain of input `i` makes of `channels`. Where the manifest alone tells its pace it is
+/// built as a session would build it, and what is wrong with it is told. `None`: only a session's rate tells.
+fn chain_width(version: &VersionBytes, i: usize, channels: usize) -> Result<Option<usize>, OpError> {
+    let input = &version.manifest.inputs[i];
+    let static_width = values_per_bin(&input.preprocess, channels);
+    let width_ns = input.bin_ms.and_then(ns_from_ms).and_then(NonZeroU64::new);
+    let (Some(kind), Some(bin_width_ns)) = (input.kind.signal(), width_ns) else { return Ok(static_width) };
+    let rate = input.rate.as_ref().and_then(|rate| Rate::new(rate.num, rate.den));
+    let paces: Vec<Option<Pace>> = match (kind, rate) {
+        (SignalType::SpikeEvents, _) => vec![None],
+        (SignalType::Binned, _) => vec![Some(Pace::every(bin_width_ns))],
+        // The signal has that rate, or one that the chain decimates to it.
+        (SignalType::Continuous, Some(rate)) => {
+            let factor = input.preprocess.iter().try_fold(1u32, |all, op| match op {
+                Op::Decimate { factor, .. } => all.checked_mul(*factor),
+                _ => Some(all),
+            });
+            let faster = factor.and_then(|factor| Rate::new(rate.num.checked_mul(factor)?, rate.den));
+            [Some(rate), faster].into_iter().flatten().map(|rate| Some(Pace::of_rate(rate))).collect()
+        }
+        _ => return Ok(static_width),
+    };
+    let rows = version.channels.get(i).and_then(Option::as_ref);
+    if rows.is_none() && input.preprocess.iter().any(|op| matches!(op, Op::Reference { .. })) {
+        return Ok(static_width); // names and groups are the signal's
+    }
+    let columns: Columns = (0..channels)
+        .map(|c| {
+            let row = rows.and_then(|rows| rows.get(c));
+            let name = row.map_or_else(|| c.to_string(), |row| row.name.clone());
+            let group = row.map(|row| row.group.clone()).filter(|group| !group.is_empty());
+            (name, group.unwrap_or_else(|| "the signal's".into()), vec![c])
+        })
+        .collect();
+    let built = paces.into_iter().map(|sample| {
+        Chain::new(&input.preprocess, ChainSite { kind, sample, bin_width_ns, channels: columns.clone() })
+    });
+    let mut first = None;
+    for chain in built {
+        match chain {
+            Ok(chain) => return Ok(Some(chain.width())),
+            Err(error) => first = first.or(Some(error)),
+        }
+    }
+    first.map_or(Ok(static_width), Err)
 }
 
 /// The symbol that most tensors share, which is the batch; one at a declared batch axis comes first.
@@ -248,36 +305,47 @@ impl<'a> Fit<'a> {
             let Some(port) = self.find(&format!("{key}.tensor"), &input.tensor, Side::Input) else {
                 continue;
             };
-            let mut row = self.row(&key, port, Side::Input, input.batch_axis);
-            let channels = self.channels(&key, i, port, &mut row);
+            let mut row = self.streamed_row(&key, port, input.batch_axis);
+            let Some(bins) = self.bins(&key, port, &mut row) else { continue };
+            let bin = self.channels(&key, i, port, &mut row);
+            let values = bin.map(|(channels, image)| channels * image.map_or(1, Image::pixels));
             let mask_port = input.mask_tensor.as_ref().and_then(|mask| {
                 let mask_key = format!("{key}.mask_tensor");
                 let mask_port = self.find(&mask_key, mask, Side::Input)?;
-                let mut mask_row = self.row(&mask_key, mask_port, Side::Input, None);
-                mask_row.fill(channels.unwrap_or(0));
+                let mut mask_row = self.streamed_row(&mask_key, mask_port, None);
+                let mask_bins = self.bins(&mask_key, mask_port, &mut mask_row)?;
+                mask_row.fill(values.unwrap_or(0));
                 let info = &self.version.signature.inputs[mask_port];
-                if mask_row.shape().map(|shape| shape.iter().product()) != channels && channels.is_some() {
+                if mask_row.shape().map(|shape| shape.iter().product()) != values && values.is_some() {
                     self.wrong(
                         mask_key,
-                        format!("one value per channel of {}", quoted(&input.tensor)),
+                        format!("one value per value of {}", quoted(&input.tensor)),
                         info.to_string(),
                     );
                 } else if !matches!(info.dtype, Dtype::F32 | Dtype::Bool | Dtype::U8) {
                     self.wrong(mask_key, "f32, bool or u8", info.to_string());
                 }
+                mask_row.dims.splice(0..0, mask_bins);
                 self.inputs[mask_port] = Some(mask_row);
                 Some(mask_port)
             });
+            row.dims.splice(0..0, bins);
             self.inputs[port] = Some(row);
-            if let Some(channels) = channels {
-                bound.push(BoundInput { input: i, port, mask_port, channels });
+            if let Some((channels, image)) = bin {
+                bound.push(BoundInput { input: i, port, mask_port, channels, image });
             }
         }
         bound
     }
 
-    /// How many values a row of the input has; manifest, channels' file, z-score and graph must agree.
-    fn channels(&mut self, key: &str, i: usize, port: usize, row: &mut Row) -> Option<usize> {
+    /// The channels of one bin, and what image each of them is; manifest, channels' file, z-score and graph must agree.
+    fn channels(
+        &mut self,
+        key: &str,
+        i: usize,
+        port: usize,
+        row: &mut Row,
+    ) -> Option<(usize, Option<Image>)> {
         let input = &self.version.manifest.inputs[i];
         let info = &self.version.signature.inputs[port];
         let named = self.version.channels.get(i).and_then(Option::as_ref).map(Vec::len);
@@ -285,8 +353,21 @@ impl<'a> Fit<'a> {
             Some(Channels::Count(n)) => Some(n as usize),
             _ => None,
         };
-        if let Some(n) = told.or(named) {
-            row.fill(n);
+        let values = |n: usize| chain_width(self.version, i, n);
+        let width = match told.or(named).map(values) {
+            Some(Err(error)) => {
+                self.wrong(format!("{key}.{}", error.field()), error.expected, error.found);
+                None
+            }
+            Some(Ok(width)) => width,
+            None => None,
+        };
+        match (&mut row.dims[..], width) {
+            ([planes @ (Dim::Symbol(_) | Dim::Unknown), _, _], Some(n)) if input.kind.is_image() => {
+                *planes = Dim::Fixed(n);
+            }
+            (_, Some(width)) if !input.kind.is_image() => row.fill(width),
+            _ => {}
         }
         let Some(shape) = row.shape() else {
             let found = match input.channels {
@@ -296,27 +377,40 @@ impl<'a> Fit<'a> {
             self.not_yet(format!("{key}.tensor"), "a row whose lengths are fixed", &found);
             return None;
         };
-        let elements = shape.iter().product();
+        let values: usize = shape.iter().product();
+        let image = self.image(key, i, info, &shape).ok()?;
+        let elements = values / image.map_or(1, |image| image.pixels());
         let long_axes = shape.iter().filter(|&&length| length != 1).count();
-        if let Some(n) = told
-            && n != elements
+        let keeps_samples =
+            input.preprocess.iter().any(|op| matches!(op, Op::Bin { reduce: Some(Reduce::All) }));
+        if long_axes > if keeps_samples { 2 } else { 1 }
+            && input.kind != InputType::Latent
+            && image.is_none()
+            && self.version.has_manifest
+            && told.is_none_or(|n| n == elements)
         {
-            self.wrong(
-                format!("{key}.channels"),
-                format!("{elements}, as {} has ({info})", quoted(&info.name)),
-                n.to_string(),
-            );
-        } else if input.kind != InputType::Latent && long_axes > 1 && self.version.has_manifest {
-            self.wrong(format!("{key}.tensor"), "[batch, channels] with mode = \"step\"", info.to_string());
+            let mode = self.version.manifest.mode.word();
+            let bins = if self.version.manifest.window.is_some() { "bins, " } else { "" };
+            let expected = format!("[batch, {bins}channels] with mode = \"{mode}\"");
+            self.wrong(format!("{key}.tensor"), expected, info.to_string());
         }
-        if let Some(named) = named
-            && named != elements
-        {
-            self.wrong(
-                format!("{key}.channels_file"),
-                format!("{elements} channels, as {} has ({info})", quoted(&info.name)),
-                format!("{named} rows"),
-            );
+        let as_it_has = format!("as {} has ({info})", quoted(&info.name));
+        for (word, n) in [("channels", told), ("channels_file", named)] {
+            let Some(n) = n else { continue };
+            // Where only a session's rate tells how many values there are, open does.
+            let Some(made) = chain_width(self.version, i, n).ok().flatten() else { continue };
+            if made == elements {
+                continue;
+            }
+            let (expected, found) = match (word, made == n) {
+                ("channels", true) => (format!("{elements}, {as_it_has}"), n.to_string()),
+                (_, true) => (format!("{elements} channels, {as_it_has}"), format!("{n} rows")),
+                (_, false) => (
+                    format!("so many that the chain makes {elements} values of them, {as_it_has}"),
+                    format!("{n}, of which it makes {made}"),
+                ),
+            };
+            self.wrong(format!("{key}.{word}"), expected, found);
         }
         if input.kind != InputType::Latent && info.dtype != Dtype::F32 && self.version.has_manifest {
             self.not_yet(format!("{key}.tensor"), "f32", &info.to_string());
@@ -324,16 +418,17 @@ impl<'a> Fit<'a> {
         for (j, op) in input.preprocess.iter().enumerate() {
             let Op::Zscore { mean, std, .. } = op else { continue };
             for (word, numbers) in [("mean", mean), ("std", std)] {
-                if let Some(Numbers::Here(all)) = numbers
-                    && all.len() != elements
+                if let (Some(Numbers::Here(all)), Some(n)) =
+                    (numbers, channels_for(&input.preprocess[j..], elements))
+                    && all.len() != n
                     && all.len() != 1
                 {
-                    let expected = format!("{elements} numbers, one per channel");
+                    let expected = format!("{n} numbers, one per channel");
                     self.wrong(format!("{key}.preprocess[{j}].{word}"), expected, all.len().to_string());
                 }
             }
         }
-        Some(elements)
+        Some((elements, image))
     }
 
     fn statics(&mut self) -> Vec<Option<BoundStatic>> {
@@ -518,6 +613,14 @@ impl<'a> Fit<'a> {
     }
 
     fn result_row(&mut self, key: &str, port: usize, declared: Option<BatchAxis>) {
+        let info = &self.version.signature.outputs[port];
+        if let Some(window) = self.version.manifest.window
+            && window.hop_bins > 1
+            && !info.dtype.has_nan()
+        {
+            let expected = "a float, since it is NaN in the bins between two windows (hop_bins > 1)";
+            self.wrong(format!("{key}.tensor"), expected, info.to_string());
+        }
         if self.outputs[port].is_none() {
             let row = self.row(key, port, Side::Output, declared);
             self.outputs[port] = Some(row);

@@ -1,9 +1,6 @@
 //! The runs of a version before it serves: alone, in a pair, along its recorded example.
 
-use std::sync::Arc;
-
-use safetensors::SafeTensors;
-
+use super::example::Recorded;
 use super::finding::{Finding, Findings, quoted};
 use super::manifest::{Example, ExampleCheck};
 use super::surface::{Initial, Surface};
@@ -252,14 +249,14 @@ impl<'a> Rehearsal<'a> {
         tensor
     }
 
-    /// Replays the recorded example bin by bin from the initial state.
+    /// Replays the recorded example bin by bin from the initial state; a window slides along its bins.
     pub fn example(&mut self) -> Result<Vouched, Findings> {
         let Some(bytes) = &self.version.example else { return Ok(Vouched::Nothing) };
         let Example { file, rel, abs, check, .. } = self.version.manifest.example.clone();
         let file = format!("{}/{}/{file}", self.version.model, self.version.version);
-        let recorded = Recorded::read(&file, bytes, self.surface)?;
+        let recorded = Recorded::read(&file, bytes, self.surface, self.version.manifest.window)?;
         match self.replay(&file, &recorded, rel, abs) {
-            Ok(()) => Ok(Vouched::Equal { bins: recorded.bins, rel, abs }),
+            Ok(()) => Ok(Vouched::Equal { bins: recorded.runs().count(), rel, abs }),
             Err(difference) => match check {
                 ExampleCheck::Warn => Ok(Vouched::Differs(difference.to_string())),
                 ExampleCheck::Refuse => Err(Findings::one(difference)),
@@ -278,21 +275,22 @@ impl<'a> Rehearsal<'a> {
                 row[state.input_port] = first.clone();
             }
         }
-        for bin in 0..recorded.bins {
-            for (port, series) in &recorded.inputs {
-                row[*port] = bin_of(series, bin);
+        for bin in recorded.runs() {
+            for series in &recorded.inputs {
+                row[series.port] = recorded.row(series, bin, &self.surface.inputs[series.port].row_shape);
             }
             self.run(&row, 1)
                 .map_err(|said| Finding::new(file, format!("bin {bin}"), "a run of one row", clip(&said)))?;
-            for (port, series) in &recorded.outputs {
-                let (want, got) = (bin_of(series, bin).to_f64(), self.batch.outputs[*port].to_f64());
+            for series in &recorded.outputs {
+                let Port { name, row_shape, .. } = &self.surface.outputs[series.port];
+                let want = recorded.row(series, bin, row_shape).to_f64();
+                let got = self.batch.outputs[series.port].to_f64();
                 let differs = |(want, got): &(f64, f64)| {
                     let allowed = abs.max(rel * want.abs());
                     !(want == got || (want.is_nan() && got.is_nan()) || (want - got).abs() <= allowed)
                 };
                 let pairs = want.iter().copied().zip(got.iter().copied());
                 if let Some((at, (want, got))) = pairs.enumerate().find(|(_, pair)| differs(pair)) {
-                    let name = &self.surface.outputs[*port].name;
                     return Err(Finding::new(
                         file,
                         format!("bin {bin}, output {}, element {at}", quoted(name)),
@@ -311,145 +309,6 @@ impl<'a> Rehearsal<'a> {
         }
         Ok(())
     }
-}
-
-/// A recorded example, bound to ports.
-struct Recorded {
-    bins: usize,
-    inputs: Vec<(usize, Tensor)>,
-    outputs: Vec<(usize, Tensor)>,
-    /// Per state: what its first value was, where the example and not the manifest says it.
-    inits: Vec<Option<Tensor>>,
-}
-
-impl Recorded {
-    fn read(file: &str, bytes: &Arc<[u8]>, surface: &Surface) -> Result<Self, Findings> {
-        let tensors = SafeTensors::deserialize(bytes).map_err(|error| {
-            Findings::one(Finding::new(file, "", "a safetensors file", clip(&error.to_string())))
-        })?;
-        let mut findings = Findings::none();
-        let mut recorded = Self {
-            bins: 0,
-            inputs: Vec::new(),
-            outputs: Vec::new(),
-            inits: vec![None; surface.states.len()],
-        };
-        let mut bins: Option<(String, usize)> = None;
-        let mut names = tensors.names();
-        names.sort_unstable();
-        for name in names {
-            let (side, tensor) = name.split_once('.').unwrap_or((name, ""));
-            let ports = match side {
-                "in" => &surface.inputs,
-                "out" => &surface.outputs,
-                _ => {
-                    findings.push(Finding::new(
-                        file,
-                        quoted(name),
-                        "in.<tensor> or out.<tensor>",
-                        "another name",
-                    ));
-                    continue;
-                }
-            };
-            let Some(port) = ports.iter().position(|port| port.name == tensor) else {
-                let there = crate::error::there_is(tensor, ports.iter().map(|port| port.name.as_str()));
-                findings.push(Finding::new(
-                    file,
-                    quoted(name),
-                    format!("a tensor of the graph ({there})"),
-                    "none",
-                ));
-                continue;
-            };
-            let series = match series(&tensors, name, &ports[port]) {
-                Ok(series) => series,
-                Err((expected, found)) => {
-                    findings.push(Finding::new(file, quoted(name), expected, found));
-                    continue;
-                }
-            };
-            let length = series.shape[0];
-            match &bins {
-                Some((first, n)) if *n != length => findings.push(Finding::new(
-                    file,
-                    quoted(name),
-                    format!("{n} bins, as {} has", quoted(first)),
-                    length.to_string(),
-                )),
-                Some(_) => {}
-                None => bins = Some((name.to_owned(), length)),
-            }
-            let state = surface.states.iter().position(|state| state.input_port == port && side == "in");
-            match state {
-                // Carried: only its first value can be told.
-                Some(state) if length > 0 => recorded.inits[state] = Some(bin_of(&series, 0)),
-                _ if side == "in" => recorded.inputs.push((port, series)),
-                _ => recorded.outputs.push((port, series)),
-            }
-        }
-        for input in &surface.streamed {
-            if !recorded.inputs.iter().any(|(port, _)| *port == input.port) {
-                let key = format!("`in.{}`", surface.inputs[input.port].name);
-                findings.push(Finding::new(file, key, "every streamed input", "none"));
-            }
-        }
-        for fixed in &surface.statics {
-            let port = fixed.port.or_else(|| {
-                let starts = surface.states.iter().find(|s| s.init == Initial::Static(fixed.name.clone()));
-                starts.map(|state| state.input_port)
-            });
-            let Some(port) = port.filter(|_| fixed.required) else { continue };
-            let is_told = recorded.inputs.iter().any(|(told, _)| *told == port)
-                || surface
-                    .states
-                    .iter()
-                    .zip(&recorded.inits)
-                    .any(|(s, init)| s.input_port == port && init.is_some());
-            if !is_told {
-                let key = format!("`in.{}`", surface.inputs[port].name);
-                findings.push(Finding::new(file, key, format!("the static `{}`", fixed.name), "none"));
-            }
-        }
-        if recorded.outputs.is_empty() {
-            findings.push(Finding::new(file, "`out.<tensor>`", "at least one output", "none"));
-        }
-        recorded.bins = bins.map_or(0, |(_, n)| n);
-        if recorded.bins == 0 && findings.0.is_empty() {
-            findings.push(Finding::new(file, "", "at least one bin", "none"));
-        }
-        findings.unless_any(recorded)
-    }
-}
-
-/// A tensor `[T, row…]` of an example, in the port's dtype; a batch axis of length 1 in it is taken out.
-fn series(tensors: &SafeTensors<'_>, name: &str, port: &Port) -> Result<Tensor, (String, String)> {
-    let view = tensors.tensor(name).map_err(|error| ("a tensor".to_owned(), clip(&error.to_string())))?;
-    let elements: usize = port.row_shape.iter().product();
-    let found = format!("{:?} {:?}", view.dtype(), view.shape());
-    let expected = format!("{} [T, …] with rows of {:?}", port.dtype, port.row_shape);
-    let dtype = Dtype::ALL
-        .into_iter()
-        .find(|dtype| dtype.word().eq_ignore_ascii_case(&format!("{:?}", view.dtype())))
-        .ok_or_else(|| (expected.clone(), found.clone()))?;
-    let Some((&bins, row)) = view.shape().split_first() else { return Err((expected, found)) };
-    let plain = |shape: &[usize]| shape.iter().copied().filter(|&length| length != 1).collect::<Vec<_>>();
-    if dtype != port.dtype
-        || row.iter().product::<usize>() != elements
-        || plain(row) != plain(&port.row_shape)
-    {
-        return Err((expected, found));
-    }
-    let shape: Vec<usize> = std::iter::once(bins).chain(port.row_shape.iter().copied()).collect();
-    Tensor::from_bytes(dtype, &shape, view.data()).ok_or((expected, found))
-}
-
-/// Bin `bin` of a tensor `[T, row…]`.
-fn bin_of(series: &Tensor, bin: usize) -> Tensor {
-    let row_shape = &series.shape[1..];
-    let len_bytes = row_shape.iter().product::<usize>() * series.dtype.size_bytes();
-    let bytes = &series.data.bytes()[bin * len_bytes..(bin + 1) * len_bytes];
-    Tensor::from_bytes(series.dtype, row_shape, bytes).expect("a bin is as long as its row")
 }
 
 /// A row `rows` times along a new axis.

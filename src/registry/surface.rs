@@ -6,6 +6,7 @@ use super::version::VersionBytes;
 use crate::batch::Port;
 use crate::domain::output::OutputRole;
 use crate::domain::tensor::{Dtype, Tensor};
+use crate::signal::image::Image;
 
 /// A streamed input, bound to the graph.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,8 +17,10 @@ pub struct BoundInput {
     pub port: usize,
     /// The port of its mask.
     pub mask_port: Option<usize>,
-    /// Values of one row.
+    /// Channels of one bin.
     pub channels: usize,
+    /// The image that each channel is; `None`: one value.
+    pub image: Option<Image>,
 }
 
 /// An input given at open, bound to the graph.
@@ -95,6 +98,13 @@ pub struct Surface {
     pub max_batch: usize,
     /// What people should know, in sentences.
     pub notes: Vec<String>,
+}
+
+impl Surface {
+    /// Whether a port is fed by the stream: an input or its mask.
+    pub fn streams(&self, port: usize) -> bool {
+        self.streamed.iter().any(|input| input.port == port || input.mask_port == Some(port))
+    }
 }
 
 /// Completes the manifest from the graph where it declares no inputs or no outputs at all.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -16,6 +16,7 @@ use crate::domain::output::{EventKind, Flags, Notice};
 use crate::domain::settings::Ack;
 use crate::domain::time::Stamp;
 use crate::recorder::{OutputColumn, Record, Ticket};
+use crate::signal::act::Act;
 use crate::wire::v1;
 
 /// The notice about a frame that closed no bin and whose data the recorder had no room for.
@@ -38,19 +39,14 @@ impl Session {
         let now = Instant::now();
         let lag = now.duration_since(end.received.instant);
         let lag_us = lag.as_secs_f64() * 1e6;
+        let now_ns = end.received.unix_ns.saturating_add(i64::try_from(lag.as_nanos()).unwrap_or(i64::MAX));
         let bins: u64 = parts.iter().map(Part::n).sum();
-        if bins > 0 && end.cause.is_some() {
-            core.lag.add(lag_us);
-            self.meter.step(lag);
-            if self.deadline.is_some_and(|deadline| lag > deadline) {
-                parts.iter_mut().for_each(|part| part.flag_all(Flags::DEADLINE_MISSED));
-                core.tally.deadline_missed += bins;
-                self.meter.deadline_missed(bins);
-            }
+        if bins > 0 {
+            self.judge(core, &mut parts, end.cause.is_some().then_some(lag), now_ns);
         }
         let ticket = self.record(core, &end, &mut parts);
         let Some(cause) = end.cause else {
-            return self.push(core, ticket, parts);
+            return self.push(core, ticket, parts, now_ns);
         };
         if cause.once {
             let mut all = std::mem::take(&mut core.held);
@@ -86,6 +82,7 @@ impl Session {
                         compute: end.compute.as_secs_f64() * 1e6,
                         total: lag_us,
                     }),
+                    age_us: self.age_us(core, &part, now_ns),
                     durable_seq: durable_seq.clone(),
                     echo: cause.echo.clone(),
                     ..part.message(wanted)
@@ -118,13 +115,36 @@ impl Session {
         joined
     }
 
+    /// Measures and judges stepped bins: by their age once the session's clock was probed, before that by the lag of the
+    /// frame that closed them, where one did.
+    fn judge(&self, core: &mut Core, parts: &mut [Part], lag: Option<Duration>, now_ns: i64) {
+        if let Some(lag) = lag {
+            core.lag.add(lag.as_secs_f64() * 1e6);
+            self.meter.step(lag);
+        }
+        let missed = self.judge_ages(core, parts, now_ns).unwrap_or_else(|| {
+            if self.deadline.zip(lag).is_none_or(|(deadline, lag)| lag <= deadline) {
+                return 0;
+            }
+            parts.iter_mut().for_each(|part| part.flag_all(Flags::DEADLINE_MISSED));
+            parts.iter().map(Part::n).sum()
+        });
+        core.tally.deadline_missed += missed;
+        self.meter.deadline_missed(missed);
+        self.tell_uncertainty(core, parts.first().map_or(0, |part| part.first_bin), now_ns);
+    }
+
     /// Bins that closed without a frame: to the attached streams, or kept for the next answer.
-    pub(super) fn push(&self, core: &mut Core, ticket: Option<Ticket>, parts: Vec<Part>) {
+    pub(super) fn push(&self, core: &mut Core, ticket: Option<Ticket>, parts: Vec<Part>, now_ns: i64) {
         if core.outboxes().is_empty() {
             core.held.extend(parts);
             return;
         }
-        let pushed = parts.into_iter().map(|part| part.message(&self.wanted)).collect();
+        let message = |part: Part| {
+            let age_us = self.age_us(core, &part, now_ns);
+            v1::Output { age_us, ..part.message(&self.wanted) }
+        };
+        let pushed = parts.into_iter().map(message).collect();
         if self.ack == Ack::Durable && self.recorder.is_some() {
             core.awaiting.push_back(Awaiting { ticket, due: Due::Push(pushed) });
             self.durable_due.notify_one();
@@ -160,6 +180,7 @@ impl Session {
             records.push(Record::Frame {
                 signal: cause.signal,
                 seq: cause.seq,
+                arrived_ns: end.received.unix_ns,
                 bytes: cause.data.clone(),
                 bins_until: cause.bins_until,
             });
@@ -180,6 +201,26 @@ impl Session {
         let ticket = recorder.put_all(room, records);
         core.last_ticket = Some(ticket);
         Some(ticket)
+    }
+
+    /// Records what replay must do at this place; if there is no room, the run says so, as of a frame's data.
+    pub(super) fn record_act(&self, core: &mut Core, act: Act) {
+        let Some(recorder) = &self.recorder else { return };
+        self.note_waiting(core);
+        let record = Record::Act(act);
+        match recorder.reserve(record.size_bytes()) {
+            Some(room) => {
+                core.last_ticket = Some(recorder.put(room, record));
+            }
+            None => {
+                let bin = Some(core.aligner.next_bin());
+                let detail = "the disk is behind: what replay needs is not in the run".into();
+                let (kind, t_ns) = (EventKind::NotRecorded, Stamp::now().unix_ns);
+                let notice =
+                    Notice { kind, signal: None, from_bin: bin, to_bin: bin, count: 1, detail, t_ns };
+                self.tell(core, notice);
+            }
+        }
     }
 
     pub(super) fn bins_record(&self, part: &Part) -> Record {

@@ -12,10 +12,10 @@ use crate::wire::v1;
 
 /// An attached stream. Dropped, it detaches; the session goes on.
 pub struct Attachment {
-    session: Arc<Session>,
+    pub(super) session: Arc<Session>,
     /// Its number in the session.
     stream: u64,
-    outbox: Arc<Outbox>,
+    pub(super) outbox: Arc<Outbox>,
 }
 
 impl Session {
@@ -134,9 +134,14 @@ impl Attachment {
         Sink::Stream(Arc::clone(&self.outbox)).fault(fault);
     }
 
-    /// The next message down. Cancel-safe.
+    /// The next message down; a probe's reply is stamped here, so that its wait behind others is none of the road's.
+    /// Cancel-safe.
     pub async fn next(&self) -> Outgoing {
-        self.outbox.next().await
+        let mut outgoing = self.outbox.next().await;
+        if let Outgoing::Message(v1::down::Message::Probe(reply)) = &mut outgoing {
+            reply.t3_ns = Stamp::now().unix_ns.max(reply.t2_ns);
+        }
+        outgoing
     }
 
     /// How many more frames may be read: `window`, less those that are unanswered or wait to be sent.

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use super::clocks::Exchanges;
 use super::lag::LagStats;
 use super::order::{Answer, Order};
 use super::outbox::{Outbox, Outgoing};
@@ -16,6 +17,7 @@ use crate::domain::time::Stamp;
 use crate::error::{Fault, Kind};
 use crate::pipeline::journey::Journey;
 use crate::recorder::{Record, Ticket};
+use crate::signal::act::Act;
 use crate::signal::aligner::Aligner;
 use crate::signal::step::{Bin, Step};
 use crate::wire::v1;
@@ -26,6 +28,7 @@ const ROAD_JITTER: Duration = Duration::from_millis(20);
 /// What a session owns behind its lock, which is held for the ingest of a frame or the commit of a bin, never for a run.
 pub(super) struct Core {
     pub(super) aligner: Aligner,
+    pub(super) exchanges: Exchanges,
     pub(super) orders: Vec<Order>,
     pub(super) journey: Journey,
     pub(super) work: VecDeque<Work>,
@@ -91,6 +94,8 @@ pub(super) enum Work {
         to: u64,
         bins: u64,
     },
+    /// Done to the aligner here, between what came before and what came after.
+    Act(Act),
     /// The next of `ends`.
     End,
 }
@@ -126,6 +131,7 @@ impl Core {
     pub(super) fn new(aligner: Aligner, orders: Vec<Order>, journey: Journey, places: Vec<Place>) -> Self {
         Self {
             aligner,
+            exchanges: Exchanges::default(),
             orders,
             journey,
             work: VecDeque::new(),

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
@@ -24,7 +23,8 @@ use crate::domain::signal::SignalSpec;
 use crate::domain::time::Stamp;
 use crate::error::{Fault, Kind};
 use crate::pipeline::journey::Journey;
-use crate::recorder::{Close, Record, RunRecorder};
+use crate::recorder::{Close, RunRecorder};
+use crate::signal::act::Act;
 use crate::signal::aligner::Aligner;
 use crate::wire::{self, v1};
 
@@ -59,7 +59,9 @@ pub struct Made {
     pub places: Vec<Place>,
     /// Width of a bin.
     pub width: Duration,
-    /// The lag that it asks for.
+    /// What a device holds back before it sends, the most of the signals that feed inputs: it counts in the age.
+    pub source_delay: Duration,
+    /// The age that it asks for; before a clock exchange, the lag.
     pub deadline: Option<Duration>,
     /// When a reply leaves.
     pub ack: Ack,
@@ -92,6 +94,7 @@ pub struct Session {
     pub(super) recorded: Vec<bool>,
     pub(super) keeps_data: Vec<bool>,
     pub(super) width: Duration,
+    pub(super) source_delay: Duration,
     pub(super) deadline: Option<Duration>,
     pub(super) ack: Ack,
     pub(super) invalid_limit: u32,
@@ -127,6 +130,7 @@ impl Session {
             recorded: made.recorded,
             keeps_data: made.keeps_data,
             width: made.width,
+            source_delay: made.source_delay,
             deadline: made.deadline,
             ack: made.ack,
             invalid_limit: made.invalid_limit,
@@ -167,34 +171,36 @@ impl Session {
             if core.closing.is_some() {
                 return;
             }
-            let next_bin = core.aligner.next_bin();
-            let mut steps = std::mem::take(&mut core.steps);
-            core.aligner.expire(now.unix_ns, &mut steps);
-            if !steps.is_empty() {
-                let bins_left = self.take_steps(&mut core, &mut steps);
-                let until = core.aligner.next_bin();
-                self.note_step(
-                    &mut core,
-                    &format!(r#"{{"close_before":{until},"from":{next_bin},"t_ns":{}}}"#, now.unix_ns),
-                );
-                core.work.push_back(Work::End);
-                core.ends.push_back(End {
-                    cause: None,
-                    received: now,
-                    behind: false,
-                    bins_left,
-                    queued: Duration::ZERO,
-                    compute: Duration::ZERO,
-                });
-            }
-            core.steps = steps;
+            let Some(before) = core.aligner.due(now.unix_ns) else { return };
+            // Cannot fail: only a reset can.
+            let _ = self.act(&mut core, Act::Close { before, now_ns: now.unix_ns }, now);
             self.set_out(core);
         });
     }
 
-    /// What replay must repeat at this place of the order, as JSON: an early closing, a reset.
-    fn note_step(&self, core: &mut Core, json: &str) {
-        self.note(core, Record::Step { bytes: Bytes::copy_from_slice(json.as_bytes()) });
+    /// Does something to the aligner beside pushing frames, and keeps it in the order of the work, so that replay does it
+    /// at the same place. Errors: as the aligner's; nothing has happened then.
+    pub(super) fn act(&self, core: &mut Core, act: Act, now: Stamp) -> Result<(), Fault> {
+        let mut steps = std::mem::take(&mut core.steps);
+        let done = core.aligner.act(&act, &mut steps);
+        let is_closing = !steps.is_empty();
+        if done.is_ok() {
+            core.work.push_back(Work::Act(act));
+        }
+        let bins_left = self.take_steps(core, &mut steps);
+        core.steps = steps;
+        if is_closing {
+            core.work.push_back(Work::End);
+            core.ends.push_back(End {
+                cause: None,
+                received: now,
+                behind: false,
+                bins_left,
+                queued: Duration::ZERO,
+                compute: Duration::ZERO,
+            });
+        }
+        done.map_err(Fault::from)
     }
 
     /// Does `work`; if it panics, which is a fault of ours, the session ends and says so instead of hanging.
@@ -234,9 +240,10 @@ impl Session {
         let mut core = self.core.lock();
         self.still_open(&core)?;
         core.last_sign = now.instant;
-        let at = core.aligner.reset(scope, at_bin)?;
-        self.note_step(&mut core, &format!(r#"{{"reset":"{scope}","at_bin":{at},"t_ns":{}}}"#, now.unix_ns));
-        Ok(at)
+        let at_bin = at_bin.unwrap_or(core.aligner.next_bin());
+        self.act(&mut core, Act::Reset { scope, at_bin }, now)?;
+        self.set_out(core);
+        Ok(at_bin)
     }
 
     /// By signal the `seq` that must come next, and the last bin.
@@ -346,7 +353,7 @@ impl Session {
             }),
             gaps: core.aligner.counts().gaps,
             late: core.aligner.counts().late,
-            clock: Some(v1::ClockState::default()),
+            clock: Some(core.exchanges.state(core.aligner.clocks().session_clock(), Stamp::now().unix_ns)),
             recording: self.recording().into(),
             health: String::new(),
         }

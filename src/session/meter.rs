@@ -65,6 +65,10 @@ impl Meter {
         self.pipeline.step_seconds(lag.as_secs_f64());
     }
 
+    pub(super) fn age(&self, age: Duration) {
+        self.pipeline.age_seconds(age.as_secs_f64());
+    }
+
     pub(super) fn deadline_missed(&self, bins: u64) {
         self.pipeline.deadline_missed(bins);
     }

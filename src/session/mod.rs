@@ -12,6 +12,8 @@ mod core; // what a session owns behind its lock
 mod ingest; // frames in
 mod stepping; // bins through the pipeline, one at a time
 mod answering; // answers out
+mod clocks; // probes, relations, ages
+pub mod replay; // what a run took in, done to an aligner again
 mod lag; // how long answers took
 pub mod order; // seq, repeated answers, writers
 pub mod outbox; // messages that wait for a stream

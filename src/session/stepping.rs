@@ -44,10 +44,12 @@ impl Session {
                     }
                 }
                 Work::Skipped { to, bins } => {
+                    core.journey.break_windows();
                     core.skipped += bins;
                     self.meter.bins(Outcome::Skipped, bins);
                     self.note(core, Record::Skipped { from_bin: to - bins, to_bin: to });
                 }
+                Work::Act(act) => self.record_act(core, act),
                 Work::End => {
                     if let Some(end) = core.ends.pop_front() {
                         self.answer(core, end);
@@ -64,6 +66,9 @@ impl Session {
         if std::mem::take(&mut core.reset_due) || bin.reset.is_some() {
             core.journey.reset();
             flags |= Flags::RESET;
+        }
+        if bin.epoch {
+            core.journey.break_windows();
         }
         let (received, behind) = core.take_bin();
         if behind {
@@ -87,6 +92,9 @@ impl Session {
         if fault.is_some() {
             flags |= Flags::OUTPUT_INVALID;
         }
+        if core.journey.is_warming_up() {
+            flags |= Flags::WARMING_UP;
+        }
         let skipped = std::mem::take(&mut core.skipped);
         let goes_on = skipped == 0
             && core.parts.last().is_some_and(|part| !part.flags.is_empty() && part.first_bin + part.n() == k);
@@ -103,7 +111,10 @@ impl Session {
         match fault {
             None => {
                 core.journey.commit();
-                core.invalid_in_row = 0;
+                // A bin in which nothing ran, between two windows, says nothing for or against the model.
+                if core.journey.gave_something() {
+                    core.invalid_in_row = 0;
+                }
             }
             Some((_, reason)) => self.invalid(core, k, &reason),
         }

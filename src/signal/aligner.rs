@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::clock::{Clocks, Relation};
+use super::act::Act;
+use super::clock::Clocks;
 use super::closing::Closing;
 use super::feed::Feed;
 use super::grid::Grid;
@@ -29,10 +30,10 @@ const MAX_RESETS: usize = 4096;
 #[derive(Clone, Debug)]
 pub struct Aligner {
     plan: Plan,
-    anchor: usize,
-    by_signal: Vec<Option<usize>>,
+    pub(super) anchor: usize,
+    pub(super) by_signal: Vec<Option<usize>>,
     grid: Option<Grid>,
-    clocks: Clocks,
+    pub(super) clocks: Clocks,
     early: VecDeque<(usize, Frame, i64)>,
     early_bytes: usize,
     trials: Option<Trials>,
@@ -84,7 +85,9 @@ impl Aligner {
         arrived_ns: i64,
         out: &mut Vec<Step>,
     ) -> Result<(), Refusal> {
-        shape::check(&self.plan.signals[signal], frame)?;
+        let spec = &self.plan.signals[signal];
+        shape::check(spec, frame)?;
+        self.is_related(spec)?;
         let Some(t) = self.by_signal[signal] else {
             if let FrameBody::Markers(markers) = &frame.body {
                 self.mark(signal, markers, arrived_ns, out);
@@ -92,6 +95,8 @@ impl Aligner {
             self.end_by_hand(frame, None);
             return Ok(());
         };
+        let counted = self.tracks[t].pixels_of(frame)?;
+        let frame = &*counted;
         let known = self.grid;
         // By arrival a frame has its place once the session's own clock was heard.
         let placeless =
@@ -158,7 +163,8 @@ impl Aligner {
         track.take(frame, landing, &scene, &mut log);
         let (ready, end_ns, leads) = (track.ready, track.mark_ns, track.leads);
         if self.by_signal[self.anchor] == Some(t) {
-            self.clocks.arrived(end_ns, arrived_ns);
+            let shift = self.tracks[t].epoch.as_ref().and_then(|epoch| epoch.shift);
+            self.clocks.arrived(end_ns, shift.unwrap_or(0), arrived_ns);
         }
         if leads && self.waits.back().is_none_or(|(before, _)| *before < ready) && ready > self.next_bin {
             let not_before = self.waits.back().map_or(i64::MIN, |(_, at)| *at);
@@ -232,18 +238,22 @@ impl Aligner {
         }
     }
 
-    /// Closes bins that have waited for `wait` by now, without the signal that is behind.
-    pub fn expire(&mut self, now_ns: i64, out: &mut Vec<Step>) {
+    /// Up to which bin the wait for signals that are behind is over by now: `Act::Close` is due.
+    pub fn due(&self, now_ns: i64) -> Option<u64> {
         let wait_ns = self.plan.policies.wait_ns;
         let due = self.waits.iter().take_while(|(_, at)| due_ns(*at, wait_ns) <= now_ns).last();
-        if let Some((ready, _)) = due.copied() {
-            self.close(ready, now_ns, out);
-        }
+        due.map(|(ready, _)| *ready)
     }
 
-    /// Closes every bin before `bin` that some required signal has covered, as replay repeats an early closing.
-    pub fn close_before(&mut self, bin: u64, now_ns: i64, out: &mut Vec<Step>) {
-        self.close(bin, now_ns, out);
+    /// Does what is done to an aligner beside pushing frames. Live and replay call it alike.
+    /// Errors: `PastBin`, `ManyResets` for a reset; nothing has changed then.
+    pub fn act(&mut self, act: &Act, out: &mut Vec<Step>) -> Result<(), Refusal> {
+        match act {
+            Act::Close { before, now_ns } => self.close(*before, *now_ns, out),
+            Act::Reset { scope, at_bin } => self.reset(*scope, *at_bin)?,
+            Act::Relate { clock, relation, stepped_ns } => self.relate(clock, *relation, *stepped_ns),
+        }
+        Ok(())
     }
 
     /// The session ends: what was kept for a bin that will not come is counted, and told.
@@ -259,7 +269,7 @@ impl Aligner {
         self.tracks.iter_mut().for_each(|track| track.finish(self.next_bin, &mut log));
     }
 
-    /// When `expire` has something to close, if nothing comes before.
+    /// When `due` has something to close, if nothing comes before.
     pub fn next_expiry_ns(&self) -> Option<i64> {
         self.waits.front().map(|(_, at)| due_ns(*at, self.plan.policies.wait_ns))
     }
@@ -298,10 +308,9 @@ impl Aligner {
         }
     }
 
-    /// Resets before bin `at_bin`, by default the next to close, and answers which that is. Scope `all` also forgives:
-    /// each signal's next frame may leave a gap or be late under `fail`.
-    pub fn reset(&mut self, scope: ResetScope, at_bin: Option<u64>) -> Result<u64, Refusal> {
-        let (bin, next_bin) = (at_bin.unwrap_or(self.next_bin), self.next_bin);
+    /// Resets before a bin. Scope `all` also forgives: each signal's next frame may leave a gap or be late under `fail`.
+    fn reset(&mut self, scope: ResetScope, bin: u64) -> Result<(), Refusal> {
+        let next_bin = self.next_bin;
         if bin < next_bin {
             return Err(Refusal::PastBin { bin, next_bin });
         }
@@ -313,19 +322,12 @@ impl Aligner {
             *before = scope;
             self.tracks.iter_mut().for_each(|track| track.forgiven = true);
         }
-        Ok(bin)
+        Ok(())
     }
 
-    /// What probes know of a clock, from the next frame on.
-    pub fn set_relation(&mut self, clock: &str, relation: Relation) {
-        self.clocks.set(clock, relation);
-        let placed = self.tracks.iter_mut().filter(|t| t.placed == Placed::Exchange && t.clock == clock);
-        placed.filter_map(|track| track.epoch.as_mut()).for_each(|epoch| epoch.shift = None);
-    }
-
-    /// What is known of a clock.
-    pub fn relation(&self, clock: &str) -> Option<&Relation> {
-        self.clocks.relation(clock)
+    /// What is known of the clocks.
+    pub fn clocks(&self) -> &Clocks {
+        &self.clocks
     }
 
     /// The grid of bins, once t0 is known.
@@ -348,6 +350,12 @@ impl Aligner {
         self.feeds[input].as_ref().map_or(0.0, |feed| feed.chain.delay_ms())
     }
 
+    /// Thresholds of an input's crossings by column, in the unit of what enters them; NaN: none yet. Empty: its chain has
+    /// none.
+    pub fn thresholds(&self, input: usize) -> &[f64] {
+        self.feeds[input].as_ref().map_or(&[], |feed| feed.chain.thresholds())
+    }
+
     /// Values per bin of an input: its channels, times the samples of a bin where `bin` keeps all. `None`: no signal
     /// feeds it.
     pub fn width(&self, input: usize) -> Option<usize> {
@@ -367,7 +375,7 @@ impl Aligner {
         let shift = self.by_signal[signal].and_then(|t| self.tracks[t].epoch.as_ref()?.shift);
         let ns = match (shift, spec.clock_offset_ns) {
             (Some(shift), _) => t + shift,
-            _ if spec.clock == self.clocks.session_clock() => t,
+            _ if spec.clock == self.clocks.session_clock() => self.clocks.of_reading(t),
             (_, Some(offset_ns)) => t + i128::from(offset_ns),
             _ => self.clocks.to_session(&spec.clock, t).ok()?,
         };

@@ -4,19 +4,18 @@
 
 use std::num::NonZeroU64;
 
-use super::op::{Numbers, Op, Reduce, ZscoreMode};
+use super::op::{Op, Reduce};
+use super::ops::Operator;
+use super::ops::band_power::BandPower;
+use super::ops::crossings::Crossings;
+pub use super::ops::{Columns, Report};
 use super::pace::Pace;
-use super::refusal::SignalError;
-use super::smooth::{Smooth, SmoothParams};
-pub use super::zscore::Report;
-use super::zscore::Zscore;
+use super::refusal::OpError;
 use crate::domain::signal::SignalType;
 
 /// What a chain works on.
-#[derive(Clone, Copy, Debug)]
-pub struct ChainSite<'a> {
-    /// The input, for sentences.
-    pub input: &'a str,
+#[derive(Clone, Debug)]
+pub struct ChainSite {
     /// The kind of the signal that feeds it.
     pub kind: SignalType,
     /// Step of the signal's samples; `None` for events.
@@ -24,85 +23,133 @@ pub struct ChainSite<'a> {
     /// Width of a bin.
     pub bin_width_ns: NonZeroU64,
     /// Channels, as the model orders them.
-    pub channels: usize,
+    pub channels: Columns,
 }
 
 /// A chain with the memory of its ops.
 #[derive(Clone, Debug)]
 pub struct Chain {
-    before: Vec<Stage>,
-    reduce: Reduce,
-    after: Vec<Stage>,
-    channels: usize,
+    before: Vec<Step>,
+    binning: Binning,
+    after: Vec<Step>,
+    /// Values of a row that reaches `bin`.
+    columns: usize,
+    /// Samples of a bin that enter, and that reach `bin`; 1 where they are not whole.
     samples_per_bin: u64,
+    reaching: u64,
     delay_ms: f64,
+    /// Names of the columns that enter each op, one op after the other.
+    names: Vec<String>,
+    /// Of each value that leaves: the channels that it is made of.
+    origins: Vec<Vec<usize>>,
+    places: Places,
+    /// Places of the rows in hand.
+    at: Vec<u64>,
+    warming_up: bool,
     reports: Vec<Report>,
 }
 
+/// An op at its place.
 #[derive(Clone, Debug)]
-enum Stage {
-    Scale { factor: f64, offset: f64 },
-    Sqrt,
-    Log1p,
-    Clip { min: f64, max: f64 },
-    Smooth(Smooth),
-    Zscore(Zscore),
+struct Step {
+    op: Operator,
+    /// Columns that enter it.
+    columns: usize,
+    /// Where their names begin.
+    names: usize,
+}
+
+/// How rows of samples become the row of a bin.
+#[derive(Clone, Debug)]
+enum Binning {
+    Reduce(Reduce),
+    /// The power, and where the names of its columns begin.
+    Power(Box<BandPower>, usize),
+}
+
+/// Where the samples of a stream lie, counted from its first, missing ones too; over restarts of the counter it goes on.
+#[derive(Clone, Copy, Debug, Default)]
+struct Places {
+    /// Index of the epoch's first sample, and its place.
+    begin: Option<(i128, u64)>,
+    /// Index of the last sample.
+    last: i128,
+    /// The place after it, and after what passed.
+    next: u64,
 }
 
 impl Chain {
     /// Builds the chain, `bin` put where it is implied. Errors name the op and its parameter.
-    pub fn new(ops: &[Op], site: ChainSite<'_>) -> Result<Self, SignalError> {
-        let bins: Vec<usize> =
-            ops.iter().enumerate().filter(|(_, op)| matches!(op, Op::Bin { .. })).map(|(i, _)| i).collect();
-        let sampled = site.kind == SignalType::Continuous;
-        let (at, reduce) = match bins[..] {
-            [] if sampled => (ops.len(), Reduce::Mean),
-            [] => (0, Reduce::Sum),
-            [at] => {
-                let Op::Bin { reduce } = &ops[at] else { unreachable!("`at` is the place of a `bin`") };
-                (at, reduce.unwrap_or(if sampled { Reduce::Mean } else { Reduce::Sum }))
+    pub fn new(ops: &[Op], site: ChainSite) -> Result<Self, OpError> {
+        let (first, binning, rest) = split(ops, site.kind)?;
+        let mut pace = site.sample.unwrap_or(Pace::every(site.bin_width_ns));
+        let mut build = Build { columns: site.channels, names: Vec::new(), delay_ms: 0.0 };
+        let before = build.steps(first, 0, &mut pace)?;
+        let at = first.len();
+        let columns = build.columns.count();
+        let reaching = match (pace.steps_in(site.bin_width_ns), binning) {
+            (Some(samples), _) => samples,
+            (None, Written::Reduce(Reduce::All)) => {
+                let expected =
+                    format!("bins of whole samples ({} ms each) with reduce = \"all\"", pace.step_ms());
+                let found = format!("bins of {} ms", site.bin_width_ns.get() as f64 / 1e6);
+                return Err(OpError::new("reduce", expected, found).at(at));
             }
-            [_, second, ..] => {
-                return Err(SignalError::mismatch(
-                    format!("input `{}`: preprocess[{second}]", site.input),
-                    "one `bin`",
-                    format!("{} of them", bins.len()),
-                ));
-            }
+            _ => 1,
         };
-        let (first, rest) = ops.split_at(at);
-        let rest = &rest[bins.len()..]; // without the `bin` itself, where it is written
-        if site.sample.is_none() && !first.is_empty() {
-            return Err(SignalError::mismatch(
-                format!("input `{}`: preprocess[0]", site.input),
-                "`bin` before every other op, since events have no values of their own",
-                format!("{} ops before it", first.len()),
-            ));
+        if pace.whole_steps(site.bin_width_ns.get()) == 0
+            && let Some(place) = first.iter().rposition(|op| matches!(op, Op::Decimate { .. }))
+        {
+            let expected =
+                format!("at least one sample in a bin of {} ms", site.bin_width_ns.get() as f64 / 1e6);
+            let found = format!("one in {} ms", pace.step_ms());
+            return Err(OpError::new("factor", expected, found).at(place));
         }
-        let (sample, bin) =
-            (site.sample.unwrap_or(Pace::every(site.bin_width_ns)), Pace::every(site.bin_width_ns));
-        let samples_per_bin = sample.steps_in(site.bin_width_ns).unwrap_or(1);
-        let wide = site.channels * if reduce == Reduce::All { samples_per_bin as usize } else { 1 };
-        let mut delay_ms = 0.0;
-        let mut build = |ops: &[Op], offset: usize, pace: Pace, channels: usize| {
-            ops.iter()
-                .enumerate()
-                .map(|(i, op)| {
-                    let stage = Stage::new(op, pace, channels, site.input, offset + i)?;
-                    delay_ms += stage.delay_ms(pace);
-                    Ok(stage)
-                })
-                .collect::<Result<Vec<_>, SignalError>>()
+        let binning = match binning {
+            Written::Reduce(reduce) => {
+                if reduce == Reduce::All {
+                    build.columns = build.columns.repeated(reaching as usize);
+                }
+                Binning::Reduce(reduce)
+            }
+            Written::Power(op @ Op::BandPower { bands, window_ms, scale }) => {
+                op.check().map_err(|error| error.at(at))?;
+                let names = build.name();
+                let power = BandPower::new(bands, *window_ms, *scale, pace, &mut build.columns);
+                let (power, delay_ms) = power.map_err(|error| error.at(at))?;
+                build.delay_ms += delay_ms;
+                Binning::Power(Box::new(power), names)
+            }
+            Written::Power(op) => unreachable!("{op:?} stands for no `bin`"),
         };
-        let before = build(first, 0, sample, site.channels)?;
-        let after = build(rest, at + bins.len(), bin, wide)?;
-        let channels = site.channels;
-        Ok(Self { before, reduce, after, channels, samples_per_bin, delay_ms, reports: Vec::new() })
+        let mut per_bin = Pace::every(site.bin_width_ns);
+        let after = build.steps(rest, ops.len() - rest.len(), &mut per_bin)?;
+        let Build { columns: left, names, delay_ms } = build;
+        Ok(Self {
+            before,
+            binning,
+            after,
+            columns,
+            samples_per_bin: site.sample.and_then(|pace| pace.steps_in(site.bin_width_ns)).unwrap_or(1),
+            reaching,
+            delay_ms,
+            names,
+            origins: left.origins,
+            places: Places::default(),
+            at: Vec::new(),
+            warming_up: false,
+            reports: Vec::new(),
+        })
     }
 
-    /// Values per bin: channels, times the samples of a bin where `bin` keeps all of them.
+    /// Values per bin.
     pub fn width(&self) -> usize {
-        self.channels * if self.reduce == Reduce::All { self.samples_per_bin as usize } else { 1 }
+        self.origins.len()
+    }
+
+    /// The channels that value `j` is made of, by their place in a row that enters.
+    pub fn origins(&self, j: usize) -> &[usize] {
+        &self.origins[j]
     }
 
     /// Samples in a bin, where they are whole; else 1.
@@ -110,181 +157,281 @@ impl Chain {
         self.samples_per_bin
     }
 
-    /// How the samples of a bin become one value.
-    pub fn reduce(&self) -> Reduce {
-        self.reduce
+    /// Whether a bin's values are sums, to which what comes late can be added.
+    pub fn sums(&self) -> bool {
+        matches!(self.binning, Binning::Reduce(Reduce::Sum))
     }
 
-    /// Group delay of the chain at 0 Hz (ms); the bin itself is not counted.
+    /// Group delay of the chain (ms); the bin itself is not counted.
     pub fn delay_ms(&self) -> f64 {
         self.delay_ms
     }
 
-    /// Takes `rows` of samples `[n, channels]` through the ops before `bin`, in place. They may belong to a bin that
-    /// is filled afterwards: what came is seen, what did not come is not.
-    pub fn sample(&mut self, rows: &mut [f64]) {
-        if self.before.is_empty() {
-            return;
-        }
-        for row in rows.chunks_exact_mut(self.channels) {
-            self.before.iter_mut().for_each(|stage| stage.step(row, &mut self.reports));
+    /// Thresholds of its crossings by column, in the unit of what enters them; NaN: none (yet). Empty: it has none.
+    pub fn thresholds(&self) -> &[f64] {
+        self.crossings().map_or(&[], |(_, crossings)| crossings.thresholds())
+    }
+
+    fn crossings(&self) -> Option<(&Step, &Crossings)> {
+        self.before.iter().find_map(|step| match &step.op {
+            Operator::Crossings(crossings) => Some((step, &**crossings)),
+            _ => None,
+        })
+    }
+
+    /// The name of the column that a report speaks of; with its threshold, if it is that.
+    pub fn describe(&self, report: &Report) -> String {
+        let name = &self.names[report.column()];
+        match (report, self.crossings()) {
+            (Report::Threshold(c), Some((step, crossings))) => {
+                format!("{name} at {:.6e}", crossings.thresholds()[c - step.names])
+            }
+            _ => name.clone(),
         }
     }
 
-    /// Closes a bin over the `rows` that `sample` gave, `[n, channels]`: writes `out`, `[width]`. NaN: no value.
+    /// Takes `rows` of samples `[n, channels]` through the ops before `bin`, in place; `index` is each sample's. They may
+    /// belong to a bin that is filled afterwards: what came is seen, what did not come is not.
+    pub fn sample(&mut self, rows: &mut Vec<f64>, index: &[i128]) {
+        if self.before.is_empty() && matches!(self.binning, Binning::Reduce(_)) {
+            return;
+        }
+        self.at.clear();
+        self.at.extend(index.iter().map(|i| self.places.of(*i)));
+        for step in &mut self.before {
+            step.run(rows, &mut self.at, &mut self.reports);
+        }
+        if let Binning::Power(power, _) = &mut self.binning {
+            power.take(rows);
+        }
+    }
+
+    /// Closes a bin over the `rows` that `sample` gave: writes `out`, `[width]`. NaN: no value.
     pub fn bin(&mut self, rows: &[f64], out: &mut Vec<f64>) {
         out.clear();
-        let n = rows.len() / self.channels.max(1);
-        match self.reduce {
-            Reduce::All => {
-                out.extend_from_slice(&rows[..rows.len().min(self.width())]);
-                out.resize(self.width(), f64::NAN);
-            }
-            _ if n == 0 => out.resize(self.channels, f64::NAN),
-            Reduce::Sum | Reduce::Mean => {
-                out.extend_from_slice(&rows[..self.channels]);
-                for row in rows[self.channels..].chunks_exact(self.channels) {
-                    out.iter_mut().zip(row).for_each(|(sum, x)| *sum += x);
-                }
-                if self.reduce == Reduce::Mean && n > 1 {
-                    out.iter_mut().for_each(|sum| *sum /= n as f64);
-                }
-            }
-            Reduce::Last => {
-                out.extend_from_slice(&rows[rows.len() - self.channels..]);
-                for row in rows.chunks_exact(self.channels) {
-                    out.iter_mut()
-                        .zip(row)
-                        .filter(|(_, x)| x.is_nan())
-                        .for_each(|(last, _)| *last = f64::NAN);
-                }
+        match &mut self.binning {
+            Binning::Reduce(reduce) => reduced(*reduce, rows, self.columns, self.reaching, out),
+            Binning::Power(power, names) => {
+                let told = self.reports.len();
+                power.bin(rows, out, &mut self.reports);
+                named_from(*names, &mut self.reports[told..]);
             }
         }
-        self.after.iter_mut().for_each(|stage| stage.step(out, &mut self.reports));
+        self.at.clear();
+        self.at.push(0);
+        for step in &mut self.after {
+            step.run(out, &mut self.at, &mut self.reports);
+        }
+        self.note_warm();
     }
 
     /// `bins` bins without any value: time goes on, memory stands still. `samples`: of these, samples that never came.
     pub fn pass(&mut self, bins: u64, samples: u64) {
-        self.before.iter_mut().for_each(|stage| stage.pass(samples, &mut self.reports));
-        self.after.iter_mut().for_each(|stage| stage.pass(bins, &mut self.reports));
+        self.places.pass(samples);
+        self.before.iter_mut().fold(samples, |samples, step| step.pass(samples, &mut self.reports));
+        self.after.iter_mut().fold(bins, |bins, step| step.pass(bins, &mut self.reports));
+        self.note_warm();
     }
 
-    /// Whether the last bin lay in a calibration.
+    fn note_warm(&mut self) {
+        let mut warm = matches!(&self.binning, Binning::Power(power, _) if power.warming_up());
+        for step in self.before.iter_mut().chain(&mut self.after) {
+            warm |= step.op.take_warm();
+        }
+        self.warming_up = warm;
+    }
+
+    /// Whether a window, a filter or a calibration was not full in the last bin.
     pub fn warming_up(&self) -> bool {
-        self.before.iter().chain(&self.after).any(|stage| matches!(stage, Stage::Zscore(z) if z.warming_up()))
+        self.warming_up
     }
 
-    /// What the ops had to say since the last call.
+    /// What the ops had to say since the last call, of columns by their place among all names.
     pub fn reports(&mut self) -> &mut Vec<Report> {
         &mut self.reports
     }
 
     /// Everything back to the state before the first row.
     pub fn reset(&mut self) {
-        self.before.iter_mut().chain(&mut self.after).for_each(|stage| match stage {
-            Stage::Zscore(z) => z.reset(),
-            Stage::Smooth(smooth) => smooth.reset(),
-            _ => {}
-        });
+        self.before.iter_mut().chain(&mut self.after).for_each(|step| step.op.reset());
+        if let Binning::Power(power, _) = &mut self.binning {
+            power.restart();
+        }
+        self.places = Places::default();
     }
 
-    /// Filters start anew, statistics stay: a new epoch of the signal begins.
+    /// Filters and windows start anew, statistics stay: a new epoch of the signal begins.
     pub fn restart_filters(&mut self) {
-        self.before.iter_mut().chain(&mut self.after).for_each(|stage| {
-            if let Stage::Smooth(smooth) = stage {
-                smooth.reset();
-            }
-        });
+        self.before.iter_mut().chain(&mut self.after).for_each(|step| step.op.restart());
+        if let Binning::Power(power, _) = &mut self.binning {
+            power.restart();
+        }
+        self.places.begin = None;
     }
 }
 
-impl Stage {
-    fn new(op: &Op, pace: Pace, channels: usize, input: &str, place: usize) -> Result<Self, SignalError> {
-        let wrong = |expected: String| {
-            SignalError::mismatch(
-                format!("input `{input}`: preprocess[{place}]"),
-                expected,
-                format!("{op:?}").chars().take(200).collect::<String>(),
-            )
-        };
-        let not_served = |what: &str| {
-            Err(SignalError::NotServed {
-                input: input.into(),
-                what: format!("op `{what}` (preprocess[{place}])"),
-            })
-        };
-        match op {
-            Op::Bin { .. } => Err(wrong("one `bin`".into())),
-            Op::Scale { factor, offset } if factor.is_finite() && offset.is_finite() => {
-                Ok(Stage::Scale { factor: *factor, offset: *offset })
-            }
-            Op::Scale { .. } => Err(wrong("finite factor and offset".into())),
-            Op::Sqrt {} => Ok(Stage::Sqrt),
-            Op::Log1p {} => Ok(Stage::Log1p),
-            Op::Clip { min, max } if min <= max => Ok(Stage::Clip { min: *min, max: *max }),
-            Op::Clip { .. } => Err(wrong("min at or below max".into())),
-            Op::Smooth { kernel, tau_ms, sigma_ms, truncate, extent, init } => {
-                let params = SmoothParams {
-                    kernel: *kernel,
-                    tau_ms: *tau_ms,
-                    sigma_ms: *sigma_ms,
-                    truncate: *truncate,
-                    extent: *extent,
-                    init: *init,
-                };
-                Smooth::new(params, pace, channels).map(Stage::Smooth).map_err(wrong)
-            }
-            Op::Zscore { mode, tau_s, mean, std, seconds } => match mode {
-                ZscoreMode::Running => Zscore::running(tau_s.unwrap_or(300.0), pace, channels),
-                ZscoreMode::Calibration => match seconds {
-                    Some(seconds) => Zscore::calibration(*seconds, pace, channels),
-                    None => Err("seconds must be given".into()),
-                },
-                ZscoreMode::Fixed => match (mean, std) {
-                    (Some(Numbers::Here(mean)), Some(Numbers::Here(std))) => {
-                        Zscore::fixed(mean, std, channels)
-                    }
-                    (None, _) | (_, None) => Err("mean and std must be given".into()),
-                    _ => Err("mean and std as numbers (whoever reads the manifest reads its files)".into()),
-                },
-            }
-            .map(Stage::Zscore)
-            .map_err(wrong),
-            Op::Reference { .. } => not_served("reference"),
-            Op::Butterworth { .. } => not_served("butterworth"),
-            Op::Notch { .. } => not_served("notch"),
-            Op::Decimate { .. } => not_served("decimate"),
-            Op::ThresholdCrossings { .. } => not_served("threshold_crossings"),
-            Op::BandPower { .. } => not_served("band_power"),
-        }
+impl Step {
+    fn run(&mut self, rows: &mut Vec<f64>, at: &mut Vec<u64>, reports: &mut Vec<Report>) {
+        let told = reports.len();
+        self.op.run(rows, at, self.columns, reports);
+        named_from(self.names, &mut reports[told..]);
     }
 
-    fn step(&mut self, row: &mut [f64], reports: &mut Vec<Report>) {
-        match self {
-            Stage::Scale { factor, offset } => row.iter_mut().for_each(|x| *x = *x * *factor + *offset),
-            // The root of a negative value is NaN: it is missing from here on.
-            Stage::Sqrt => row.iter_mut().for_each(|x| *x = x.sqrt()),
-            Stage::Log1p => row.iter_mut().for_each(|x| *x = finite(x.ln_1p())),
-            Stage::Clip { min, max } => {
-                row.iter_mut().filter(|x| !x.is_nan()).for_each(|x| *x = x.clamp(*min, *max))
-            }
-            Stage::Smooth(smooth) => smooth.step(row),
-            Stage::Zscore(zscore) => zscore.step(row, reports),
-        }
-    }
-
-    fn pass(&mut self, n: u64, reports: &mut Vec<Report>) {
-        if let (Stage::Zscore(zscore), 1..) = (self, n) {
-            zscore.pass(n, reports);
-        }
-    }
-
-    fn delay_ms(&self, pace: Pace) -> f64 {
-        if let Stage::Smooth(smooth) = self { smooth.delay_steps() * pace.step_ms() } else { 0.0 }
+    fn pass(&mut self, n: u64, reports: &mut Vec<Report>) -> u64 {
+        let told = reports.len();
+        let behind = self.op.pass(n, reports);
+        named_from(self.names, &mut reports[told..]);
+        behind
     }
 }
 
-/// Infinity is no value: ln(1 + −1).
-fn finite(x: f64) -> f64 {
-    if x.is_finite() { x } else { f64::NAN }
+fn named_from(first: usize, reports: &mut [Report]) {
+    reports.iter_mut().for_each(|report| *report = report.from(first));
+}
+
+/// The `bin` of a chain, as it is written or implied.
+#[derive(Clone, Copy)]
+enum Written<'a> {
+    Reduce(Reduce),
+    Power(&'a Op),
+}
+
+/// Whether each op of a chain stands where it may. Errors: two that bin, an op on the wrong side of `bin`.
+pub fn check_places(ops: &[Op], kind: SignalType) -> Result<(), OpError> {
+    split(ops, kind).map(|_| ())
+}
+
+/// The ops before `bin`, itself, and those after it.
+fn split(ops: &[Op], kind: SignalType) -> Result<(&[Op], Written<'_>, &[Op]), OpError> {
+    let sampled = matches!(kind, SignalType::Continuous | SignalType::Frames);
+    let of_samples = if kind == SignalType::Frames { Reduce::Last } else { Reduce::Mean };
+    let crossings = ops.iter().position(|op| matches!(op, Op::ThresholdCrossings { .. }));
+    let mut bins =
+        ops.iter().enumerate().filter(|(_, op)| matches!(op, Op::Bin { .. } | Op::BandPower { .. }));
+    let written = bins.next();
+    if let Some((second, _)) = bins.next() {
+        return Err(OpError::new("", "one op that bins", "a second").at(second));
+    }
+    let (at, binning, behind) = match written {
+        Some((at, Op::Bin { reduce })) => {
+            let sums = !sampled || crossings.is_some_and(|place| place < at);
+            let implied = if sums { Reduce::Sum } else { of_samples };
+            (at, Written::Reduce(reduce.unwrap_or(implied)), at + 1)
+        }
+        Some((at, op)) => (at, Written::Power(op), at + 1),
+        None => match crossings {
+            Some(place) if sampled => (place + 1, Written::Reduce(Reduce::Sum), place + 1),
+            _ if sampled => (ops.len(), Written::Reduce(of_samples), ops.len()),
+            _ => (0, Written::Reduce(Reduce::Sum), 0),
+        },
+    };
+    if matches!(kind, SignalType::SpikeEvents | SignalType::AddressEvents) {
+        let expected = "`bin` before every other op, since events have no values of their own";
+        if let Written::Power(op) = binning {
+            return Err(OpError::new("", expected, format!("`{}`", op.word())).at(at));
+        }
+        if at > 0 {
+            return Err(OpError::new("", expected, format!("{at} ops before it")).at(at));
+        }
+    }
+    let per_sample = |op: &Op| matches!(op, Op::Decimate { .. } | Op::ThresholdCrossings { .. });
+    if let Some(place) = ops[behind..].iter().position(per_sample).map(|place| behind + place) {
+        let expected = "ops that run once per sample before `bin`";
+        return Err(OpError::new("", expected, format!("`{}` after it", ops[place].word())).at(place));
+    }
+    Ok((&ops[..at], binning, &ops[behind..]))
+}
+
+/// A chain that is being built.
+struct Build {
+    columns: Columns,
+    names: Vec<String>,
+    delay_ms: f64,
+}
+
+impl Build {
+    /// Ops in their order, the first of them at `place`.
+    fn steps(&mut self, ops: &[Op], place: usize, pace: &mut Pace) -> Result<Vec<Step>, OpError> {
+        let mut steps = Vec::with_capacity(ops.len());
+        for (i, op) in ops.iter().enumerate() {
+            let (columns, names) = (self.columns.count(), self.name());
+            let (op, delay_ms) =
+                Operator::new(op, pace, &mut self.columns).map_err(|error| error.at(place + i))?;
+            self.delay_ms += delay_ms;
+            steps.push(Step { op, columns, names });
+        }
+        Ok(steps)
+    }
+
+    /// Notes the names of the columns that there are now; answers where they begin.
+    fn name(&mut self) -> usize {
+        let n = self.columns.count();
+        let last = self.names.len().saturating_sub(n);
+        if self.names[last..] == self.columns.names && !self.names.is_empty() {
+            return last;
+        }
+        self.names.extend(self.columns.names.iter().cloned());
+        self.names.len() - n
+    }
+}
+
+/// The row of a bin over `rows`, `[n, columns]`; with `all`, `[reaching, columns]` of them.
+fn reduced(reduce: Reduce, rows: &[f64], columns: usize, reaching: u64, out: &mut Vec<f64>) {
+    let n = rows.len() / columns.max(1);
+    match reduce {
+        Reduce::All => {
+            let width = columns * reaching as usize;
+            out.extend_from_slice(&rows[..rows.len().min(width)]);
+            out.resize(width, f64::NAN);
+        }
+        _ if n == 0 => out.resize(columns, f64::NAN),
+        Reduce::Sum | Reduce::Mean => {
+            out.extend_from_slice(&rows[..columns]);
+            for row in rows[columns..].chunks_exact(columns) {
+                out.iter_mut().zip(row).for_each(|(sum, x)| *sum += x);
+            }
+            if reduce == Reduce::Mean && n > 1 {
+                out.iter_mut().for_each(|sum| *sum /= n as f64);
+            }
+        }
+        Reduce::Last => {
+            out.extend_from_slice(&rows[rows.len() - columns..]);
+            for row in rows.chunks_exact(columns) {
+                out.iter_mut().zip(row).filter(|(_, x)| x.is_nan()).for_each(|(last, _)| *last = f64::NAN);
+            }
+        }
+    }
+}
+
+impl Places {
+    /// The place of the sample with this index; indices of an epoch ascend.
+    fn of(&mut self, index: i128) -> u64 {
+        let place = match self.begin {
+            Some((first, place)) if index >= self.last => {
+                place.saturating_add(u64::try_from(index - first).unwrap_or(u64::MAX))
+            }
+            _ => {
+                self.begin = Some((index, self.next));
+                self.next
+            }
+        };
+        (self.last, self.next) = (index, place.saturating_add(1));
+        place
+    }
+
+    fn pass(&mut self, samples: u64) {
+        if self.begin.is_some() || self.next > 0 {
+            self.next = self.next.saturating_add(samples);
+        }
+    }
+}
+
+impl Columns {
+    /// As they are, so many times.
+    fn repeated(&self, times: usize) -> Self {
+        (0..times * self.count())
+            .map(|i| i % self.count())
+            .map(|c| (self.names[c].clone(), self.groups[c].clone(), self.origins[c].clone()))
+            .collect()
+    }
 }

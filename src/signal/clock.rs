@@ -11,20 +11,35 @@ pub struct Relation {
     pub drift_ppm: f64,
     /// Device time at which the offset holds (ns).
     pub at_ns: i64,
-    /// How far the offset may be from the truth (ns).
+    /// How far the offset may be from the truth at `at_ns`.
     pub uncertainty_ns: u64,
+    /// How fast that grows with the distance from `at_ns` (µs per s of device time).
+    pub growth_ppm: f64,
 }
 
 impl Relation {
-    fn to_server(self, device_ns: i128) -> i128 {
+    /// Server time (Unix ns) of a device time.
+    pub fn to_server(&self, device_ns: i128) -> i128 {
         let since = device_ns - i128::from(self.at_ns);
         device_ns + i128::from(self.offset_ns) + (since as f64 * self.drift_ppm * 1e-6).round() as i128
     }
 
-    fn to_device(self, server_ns: i128) -> i128 {
+    /// Device time of a server time (Unix ns).
+    pub fn to_device(&self, server_ns: i128) -> i128 {
         let since = server_ns - i128::from(self.offset_ns) - i128::from(self.at_ns);
         let share = self.drift_ppm * 1e-6 / (1.0 + self.drift_ppm * 1e-6);
         i128::from(self.at_ns) + since - (since as f64 * share).round() as i128
+    }
+
+    /// t_server − t_device at a device time.
+    pub fn offset_at(&self, device_ns: i128) -> i128 {
+        self.to_server(device_ns) - device_ns
+    }
+
+    /// How far `offset_at` may be from the truth.
+    pub fn uncertainty_at(&self, device_ns: i128) -> u64 {
+        let away = (device_ns - i128::from(self.at_ns)).unsigned_abs();
+        self.uncertainty_ns.saturating_add((away as f64 * self.growth_ppm * 1e-6).ceil() as u64)
     }
 }
 
@@ -32,11 +47,15 @@ impl Relation {
 const FORGET_PPM: i128 = 100;
 
 /// The relations of a session's clocks to the server's.
+///
+/// Session time is what the session's clock read when its first signal began, and goes on by that signal's index: where
+/// the reading was changed or the counter restarted since, session time is the reading + `shift`.
 #[derive(Clone, Debug)]
 pub struct Clocks {
     session_clock: String,
     known: BTreeMap<String, Relation>,
-    /// The least arrival − device time of the session's own frames, and when: what stands in for a probe of the
+    shift: i128,
+    /// The least arrival − session time of the session's own frames, and when: what stands in for a probe of the
     /// session's clock where a signal is placed by arrival.
     nearest: Option<(i128, i64)>,
 }
@@ -44,7 +63,7 @@ pub struct Clocks {
 impl Clocks {
     /// No relation is known yet.
     pub fn new(session_clock: String) -> Self {
-        Self { session_clock, known: BTreeMap::new(), nearest: None }
+        Self { session_clock, known: BTreeMap::new(), shift: 0, nearest: None }
     }
 
     /// The name of the session's clock.
@@ -62,8 +81,27 @@ impl Clocks {
         self.known.get(clock)
     }
 
-    /// A frame of the session's clock that ended at `end_ns` has arrived.
-    pub fn arrived(&mut self, end_ns: i128, arrived_ns: i64) {
+    /// The session's clock was set: it reads `by` more than it would.
+    pub fn stepped(&mut self, by: i128) {
+        self.shift -= by;
+    }
+
+    /// Session time is the session's clock's reading + `shift`.
+    pub fn shifted(&mut self, shift: i128) {
+        self.shift = shift;
+    }
+
+    /// A frame of the session's first signal, whose session time is its reading + `shift`, ended at `end_ns` and has
+    /// arrived. After a restart of its counter that is the new shift of the session's time, unless the probes speak of
+    /// the clock as it read before: a reading is where its arrival says.
+    pub fn arrived(&mut self, end_ns: i128, shift: i128, arrived_ns: i64) {
+        let own = self.known.get(&self.session_clock);
+        let off = |shift: i128| {
+            own.map_or(0, |own| (own.to_server(end_ns - shift) - i128::from(arrived_ns)).unsigned_abs())
+        };
+        if shift != self.shift && off(shift) <= off(self.shift) {
+            self.shift = shift;
+        }
         let offset = i128::from(arrived_ns) - end_ns;
         let best = match self.nearest {
             Some((least, at)) => {
@@ -75,18 +113,36 @@ impl Clocks {
         self.nearest = Some((best, arrived_ns));
     }
 
+    /// Whether times of `clock` can be laid on the session's; the error names the clock of which a probe is missing.
+    pub fn knows(&self, clock: &str) -> Result<(), String> {
+        let unknown =
+            [clock, self.session_clock.as_str()].into_iter().find(|name| !self.known.contains_key(*name));
+        unknown.map_or(Ok(()), |name| Err(name.to_owned()))
+    }
+
     /// Time of `clock` as the session's; the error names the clock of which a probe is missing.
     pub fn to_session(&self, clock: &str, device_ns: i128) -> Result<i128, String> {
         let theirs = self.known.get(clock).ok_or_else(|| clock.to_owned())?;
         let ours = self.known.get(&self.session_clock).ok_or_else(|| self.session_clock.clone())?;
-        Ok(ours.to_device(theirs.to_server(device_ns)))
+        Ok(ours.to_device(theirs.to_server(device_ns)) + self.shift)
+    }
+
+    /// A reading of the session's own clock as session time.
+    pub fn of_reading(&self, device_ns: i128) -> i128 {
+        device_ns + self.shift
+    }
+
+    /// Session time as server time (Unix ns), and how far that may be from the truth (ns). `None` before a probe.
+    pub fn server_at(&self, session_ns: i128) -> Option<(i128, u64)> {
+        let reading = session_ns - self.shift;
+        self.known.get(&self.session_clock).map(|own| (own.to_server(reading), own.uncertainty_at(reading)))
     }
 
     /// Server time as the session's: by probes, else by the quickest frames. `None` before either.
     pub fn session_at(&self, server_ns: i64) -> Option<i128> {
         let server_ns = i128::from(server_ns);
         match self.known.get(&self.session_clock) {
-            Some(ours) => Some(ours.to_device(server_ns)),
+            Some(ours) => Some(ours.to_device(server_ns) + self.shift),
             None => self.nearest.map(|(offset, _)| server_ns - offset),
         }
     }
@@ -136,24 +192,45 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    fn relation(offset_ns: i64) -> Relation {
+        Relation { offset_ns, drift_ppm: 0.0, at_ns: 0, uncertainty_ns: 10, growth_ppm: 0.0 }
+    }
+
+    #[test]
+    fn session_time_goes_on_where_the_clock_is_set_or_its_counter_restarts() {
+        let mut clocks = Clocks::new("amp".into());
+        clocks.set("amp", relation(1_000));
+        clocks.arrived(500, 0, 1_510);
+        // Set forward by 15,000: what it reads is more, what it means is not.
+        clocks.stepped(15_000);
+        clocks.set("amp", relation(-14_000));
+        assert_eq!(clocks.session_at(1_600), Some(600));
+        // Restarted and read from 0 on, which the probes do not know yet; then they do.
+        clocks.arrived(700, 700, 1_710);
+        assert_eq!(clocks.session_at(1_800), Some(800));
+        clocks.set("amp", relation(1_700));
+        clocks.arrived(710, 700, 1_720);
+        assert_eq!((clocks.session_at(1_800), clocks.server_at(800)), (Some(800), Some((1_800, 10))));
+    }
+
     #[test]
     fn server_time_is_the_sessions_by_the_quickest_frame_until_a_probe_says_better() {
         let mut clocks = Clocks::new("amp".into());
         assert_eq!(clocks.session_at(1_000), None);
-        clocks.arrived(0, 500);
-        clocks.arrived(100, 550);
-        clocks.arrived(200, 900);
+        clocks.arrived(0, 0, 500);
+        clocks.arrived(100, 0, 550);
+        clocks.arrived(200, 0, 900);
         assert_eq!(clocks.session_at(1_000), Some(550));
-        let relation = Relation { offset_ns: 400, drift_ppm: 0.0, at_ns: 0, uncertainty_ns: 10 };
-        clocks.set("amp", relation);
+        clocks.set("amp", relation(400));
         assert_eq!(clocks.session_at(1_000), Some(600));
+        assert_eq!(clocks.server_at(600), Some((1_000, 10)));
         assert_eq!(clocks.to_session("eeg", 0), Err("eeg".into()));
     }
 
     proptest! {
         #[test]
         fn a_relation_and_its_inverse_agree_to_a_ns(offset in any::<i32>(), drift in -500.0..500.0f64, t in -1_000_000_000_000i128..1_000_000_000_000) {
-            let relation = Relation { offset_ns: offset.into(), drift_ppm: drift, at_ns: 5, uncertainty_ns: 0 };
+            let relation = Relation { drift_ppm: drift, at_ns: 5, ..relation(offset.into()) };
             prop_assert!((relation.to_device(relation.to_server(t)) - t).abs() <= 1);
         }
 

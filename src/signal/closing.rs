@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::chain::Report;
 use super::coverage::{Hole, Length};
 use super::feed::{Feed, Whole};
 use super::grid::Grid;
@@ -10,7 +11,6 @@ use super::log::Log;
 use super::open_bins::OpenBin;
 use super::step::{Bin, InputRow, Step};
 use super::track::Track;
-use super::zscore::Report;
 use crate::domain::output::{EventKind, Flags};
 use crate::domain::settings::{GapPolicy, Policies, ResetScope};
 
@@ -278,28 +278,26 @@ fn tell_reports(feed: &mut Feed, track: &Track, k: u64, log: &mut Log<'_>) {
         return;
     }
     let reports = std::mem::take(feed.chain.reports());
-    let mut tell = |kind: EventKind, what: &str, which: fn(&Report) -> Option<usize>| {
-        let channels: Vec<usize> = reports.iter().filter_map(which).collect();
-        if !channels.is_empty() {
-            let named: Vec<&str> = channels.iter().take(5).map(|c| feed.channel_name(*c, track)).collect();
-            let more = channels.len() - named.len();
+    let mut tell = |kind: EventKind, what: &str, is_meant: fn(&Report) -> bool| {
+        let meant: Vec<&Report> = reports.iter().filter(|report| is_meant(report)).collect();
+        if !meant.is_empty() {
+            let named: Vec<String> = meant.iter().take(5).map(|report| feed.chain.describe(report)).collect();
+            let more = meant.len() - named.len();
             let more = if more > 0 { format!(" and {more} more") } else { String::new() };
             let detail = format!("input `{}`: {what}: {}{more}", feed.spec.name, named.join(", "));
-            log.notice(kind, Some(&track.name), Some(k..k + 1), channels.len() as u64, detail);
+            log.notice(kind, Some(&track.name), Some(k..k + 1), meant.len() as u64, detail);
         }
     };
-    tell(EventKind::FlatChannel, "channels without variance are 0", |report| match report {
-        Report::Flat(c) => Some(*c),
-        _ => None,
+    tell(EventKind::FlatChannel, "channels without variance are 0", |report| {
+        matches!(report, Report::Flat(_))
     });
     tell(EventKind::FlatChannel, "channels without a good value in calibration are masked", |report| {
-        match report {
-            Report::Uncalibrated(c) => Some(*c),
-            _ => None,
-        }
+        matches!(report, Report::Uncalibrated(_))
     });
-    tell(EventKind::StatsFrozen, "statistics stood still for longer than tau", |report| match report {
-        Report::Frozen(c) => Some(*c),
-        _ => None,
+    tell(EventKind::StatsFrozen, "thresholds are measured, and frozen", |report| {
+        matches!(report, Report::Threshold(_))
+    });
+    tell(EventKind::StatsFrozen, "statistics stood still for longer than tau", |report| {
+        matches!(report, Report::Frozen(_))
     });
 }

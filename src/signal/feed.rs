@@ -1,11 +1,10 @@
 //! One input: from what came for a bin to the row that the model is given.
 
 use super::chain::Chain;
-use super::input::{Fill, InputChannels, InputSpec};
+use super::input::{Fill, InputSpec};
 use super::montage::Montage;
 use super::open_bins::OpenBin;
 use super::step::InputRow;
-use super::track::Track;
 use crate::domain::output::Flags;
 use crate::domain::settings::NanPolicy;
 use crate::domain::signal::{SignalSpec, SignalType};
@@ -35,12 +34,12 @@ pub struct Feed {
     state: Vec<Value>,
 }
 
-/// What came for one channel of one bin.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What came for one channel of one bin; of several channels the greatest counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Value {
     Good,
-    Masked,
     NotFinite,
+    Masked,
 }
 
 /// What values are filled with.
@@ -73,6 +72,7 @@ impl Feed {
     pub fn new(spec: InputSpec, track: usize, from: &SignalSpec, montage: Montage, chain: Chain) -> Self {
         let has_absent = (0..montage.channels()).any(|c| montage.is_absent(c));
         let filling = Filling::new(chain.width());
+        let raw_width = montage.raw_width();
         let (values, rows, state) = (Vec::new(), Vec::new(), Vec::new());
         Self {
             spec,
@@ -80,8 +80,8 @@ impl Feed {
             montage,
             chain,
             nan_before: false,
-            events: from.kind == SignalType::SpikeEvents,
-            nothing: vec![0.0; from.channels.len()],
+            events: matches!(from.kind, SignalType::SpikeEvents | SignalType::AddressEvents),
+            nothing: vec![0.0; raw_width],
             has_absent,
             filling,
             values,
@@ -93,7 +93,7 @@ impl Feed {
     /// The row of a bin that came whole. `bin`: `None` where no event came.
     pub fn row(&mut self, bin: Option<&OpenBin>, nan: NanPolicy, flags: &mut Flags) -> InputRow {
         self.lay_out(bin);
-        self.chain.sample(&mut self.rows);
+        self.chain.sample(&mut self.rows, bin.map_or(&[], |bin| &bin.index));
         let mut values = std::mem::take(&mut self.values);
         self.chain.bin(&self.rows, &mut values);
         let row = self.finish(&values, nan, flags);
@@ -105,7 +105,7 @@ impl Feed {
     fn lay_out(&mut self, bin: Option<&OpenBin>) {
         self.rows.clear();
         self.state.clear();
-        self.state.resize(self.montage.channels(), Value::Good);
+        self.state.resize(self.montage.width(), Value::Good);
         let mut masked: &[bool] = &[];
         if let Some(bin) = bin {
             bin.rows.chunks_exact(self.nothing.len()).for_each(|raw| self.montage.apply(raw, &mut self.rows));
@@ -115,12 +115,20 @@ impl Feed {
             self.montage.apply(&self.nothing, &mut self.rows);
         }
         if self.has_absent || !masked.is_empty() {
-            for (c, state) in self.state.iter_mut().enumerate() {
+            // A camera's one mask is that of all its planes.
+            let is_masked = |channel: usize| masked.get(channel).or(masked.last()) == Some(&true);
+            for (c, states) in self.state.chunks_exact_mut(self.montage.pixels()).enumerate() {
                 let terms = self.montage.terms(c);
-                if terms.is_empty() || terms.iter().any(|term| masked.get(term.channel) == Some(&true)) {
-                    *state = Value::Masked;
+                if terms.is_empty() || terms.iter().any(|term| is_masked(term.channel)) {
+                    states.fill(Value::Masked);
                 }
             }
+        }
+        // Most bins are whole: a look at all values at once is cheaper than at each.
+        let is_far = |x: &f64| x.is_nan() || x.abs() >= f64::from(f32::MAX);
+        let lacks = |values: &[f64]| values.iter().fold(false, |lacks, x| lacks | is_far(x));
+        if self.state.iter().all(|state| *state == Value::Good) && !self.rows.chunks(256).any(lacks) {
+            return;
         }
         for row in self.rows.chunks_exact_mut(self.state.len()) {
             for (x, state) in row.iter_mut().zip(&mut self.state) {
@@ -134,13 +142,17 @@ impl Feed {
     }
 
     fn finish(&mut self, values: &[f64], nan: NanPolicy, flags: &mut Flags) -> InputRow {
-        let channels = self.state.len();
         for (j, value) in values.iter().enumerate() {
             // NaN: the chain gives no value. Beyond f32: it gives one that the model cannot be given.
-            if self.state[j % channels] == Value::Good && !value.is_nan() && !(*value as f32).is_finite() {
-                self.state[j % channels] = Value::NotFinite;
+            if !value.is_nan() && !(*value as f32).is_finite() {
+                for c in self.chain.origins(j) {
+                    self.state[*c] = self.state[*c].max(Value::NotFinite);
+                }
             }
         }
+        let all_good = self.state.iter().all(|state| *state == Value::Good);
+        let warming_up = self.chain.warming_up();
+        let mut masked = false;
         let mut row = InputRow {
             values: Vec::with_capacity(values.len()),
             mask: Vec::with_capacity(values.len()),
@@ -148,7 +160,9 @@ impl Feed {
         };
         for (j, &value) in values.iter().enumerate() {
             let narrow = value as f32;
-            let (filled, good) = match self.state[j % channels] {
+            let of_channels = || self.chain.origins(j).iter().map(|c| self.state[*c]).max();
+            let state = if all_good { Value::Good } else { of_channels().unwrap_or(Value::Good) };
+            let (filled, good) = match state {
                 Value::Good if narrow.is_finite() => {
                     self.filling.saw(j, narrow);
                     (narrow, true)
@@ -159,15 +173,18 @@ impl Feed {
             };
             row.values.push(filled);
             row.mask.push(good);
+            // What a window that is not full does not give yet is not masked.
+            masked |= !good && (state != Value::Good || !warming_up);
         }
         let not_finite = self.state.contains(&Value::NotFinite);
         if not_finite {
             *flags |= Flags::NAN_REPLACED;
         }
-        if row.mask.contains(&false) {
+        // A masked channel of which no value is made is masked all the same.
+        if masked || self.state.contains(&Value::Masked) {
             *flags |= Flags::MASKED;
         }
-        if self.chain.warming_up() {
+        if warming_up {
             *flags |= Flags::WARMING_UP;
         }
         self.filling.row.clone_from(&row.values);
@@ -208,10 +225,10 @@ impl Feed {
     pub fn pass(&mut self, bin: Option<&OpenBin>, bins: u64) {
         let came = bin.map_or(0, |bin| bin.index.len());
         self.state.clear();
-        self.state.resize(self.montage.channels(), Value::Good);
+        self.state.resize(self.montage.width(), Value::Good);
         if came > 0 {
             self.lay_out(bin);
-            self.chain.sample(&mut self.rows);
+            self.chain.sample(&mut self.rows, bin.map_or(&[], |bin| &bin.index));
         }
         let samples = self.chain.samples_per_bin().saturating_mul(bins).saturating_sub(came as u64);
         self.chain.pass(bins, samples);
@@ -220,15 +237,6 @@ impl Feed {
     /// Channels of the last row that were not finite.
     pub fn not_finite(&self) -> usize {
         self.state.iter().filter(|state| **state == Value::NotFinite).count()
-    }
-
-    /// The name of value `j` of a row: the model's, else the signal's.
-    pub fn channel_name<'a>(&'a self, j: usize, track: &'a Track) -> &'a str {
-        let c = j % self.state.len().max(1);
-        match &self.spec.channels {
-            InputChannels::Named(names) => &names[c].name,
-            InputChannels::Any | InputChannels::Count(_) => &track.names[c],
-        }
     }
 
     /// Filters, statistics and what is filled with: back to the beginning.

@@ -2,8 +2,9 @@
 
 use std::num::NonZeroU64;
 
+use super::image::Image;
 use super::op::Op;
-use crate::domain::signal::{SignalType, word};
+use crate::domain::signal::{SignalSpec, SignalType, word};
 use crate::domain::time::Rate;
 
 word!(
@@ -29,6 +30,8 @@ pub struct InputSpec {
     pub bin_width_ns: NonZeroU64,
     /// Its channels.
     pub channels: InputChannels,
+    /// The image that each channel is; `None`: one value.
+    pub image: Option<Image>,
     /// So many named channels may be absent.
     pub missing_ok: usize,
     /// What stands for missing values.
@@ -41,6 +44,22 @@ pub struct InputSpec {
     pub chain: Vec<Op>,
     /// Rate that a `continuous` input was trained on.
     pub rate: Option<Rate>,
+}
+
+impl InputSpec {
+    /// Channels that a row of the signal has for this input. A signal of images that names none, or only the camera,
+    /// has those of a model that names none.
+    pub fn channels_in(&self, signal: &SignalSpec) -> usize {
+        match (&self.channels, self.image, signal.channels.len()) {
+            (InputChannels::Count(n), Some(_), 0 | 1) => *n,
+            (_, _, n) => n,
+        }
+    }
+
+    /// Values of one channel.
+    pub fn pixels(&self) -> usize {
+        self.image.map_or(1, Image::pixels)
+    }
 }
 
 /// Which channels an input takes.

@@ -13,6 +13,8 @@ use crate::domain::settings::{GapPolicy, LatePolicy, Policies};
 
 /// Bins that one frame may cover, and that one signal may be ahead of another.
 pub const MAX_BINS: u64 = 65_536;
+/// How long after its end a frame has come as a rule.
+const SOON_NS: i128 = 1_000_000_000;
 /// Bytes that may wait in open bins of a signal that is ahead of another.
 const MAX_WAITING_BYTES: usize = 64 << 20;
 
@@ -146,10 +148,13 @@ impl Track {
             before => {
                 let mut epoch = self.new_epoch(frame, &at, scene)?;
                 let restart = before.map(|_| {
-                    let start_ns = self.restart_ns(scene);
-                    if self.placed != Placed::Arrival {
-                        epoch.shift = Some(start_ns - device_ns(self.pace, epoch.device0_ns, at.start));
-                    }
+                    let start_ns = self.related_ns(&epoch, &at, scene).unwrap_or_else(|| {
+                        let start_ns = self.restart_ns(scene);
+                        if self.placed != Placed::Arrival {
+                            epoch.shift = Some(start_ns - device_ns(self.pace, epoch.device0_ns, at.start));
+                        }
+                        start_ns
+                    });
                     Restart { start_ns, detected }
                 });
                 (epoch, restart)
@@ -180,12 +185,23 @@ impl Track {
         at.start < self.cover.mark() && !repeated && i128::from(t) >= since(self.cover.mark()) - tolerance
     }
 
-    /// Start of a new epoch: whole bins after what was covered, as many as the server's clock says were lost.
+    /// Start of a new epoch: whole bins after what was covered, as many as the server's clock says were lost; never in a
+    /// bin that has closed meanwhile.
     fn restart_ns(&self, scene: &Scene<'_>) -> i128 {
         let lost_ns = (i128::from(scene.arrived_ns) - i128::from(self.last_arrival_ns)).max(0);
         let width = i128::from(scene.grid.width_ns.get());
         let covered = scene.grid.bin(self.mark_ns - 1) + 1;
-        scene.grid.t0_ns + (covered.max(scene.next_bin.into()) + lost_ns / width) * width
+        scene.grid.t0_ns + (covered + lost_ns / width).max(scene.next_bin.into()) * width
+    }
+
+    /// Start of a new epoch by the probes of its clock, if the clock still reads as they found it: what a frame ends with
+    /// came when it arrived, or not long before.
+    fn related_ns(&self, epoch: &Epoch, at: &Range<i128>, scene: &Scene<'_>) -> Option<i128> {
+        let relation = scene.clocks.relation(&self.clock).filter(|_| self.placed == Placed::Exchange)?;
+        let reading = |position| device_ns(self.pace, epoch.device0_ns, position);
+        let since_ns = i128::from(scene.arrived_ns) - relation.to_server(reading(at.end));
+        let start_ns = scene.clocks.to_session(&self.clock, reading(at.start)).ok()?;
+        (since_ns.abs() <= SOON_NS).then_some(start_ns.max(self.mark_ns))
     }
 
     /// The epoch that begins with this frame, its clock as it was placed at open.

@@ -9,9 +9,12 @@ pub mod op; // preprocessing as a manifest declares it
 pub mod refusal; // what is refused at open and while streaming
 pub mod step; // what leaves: bins, skipped bins, notices
 pub mod aligner; // frames in, bins out: the door of this room
+pub mod act; // what else is done to it, and done again by replay
 mod shape; // whether a frame is what its signal announced
 mod landing; // where a frame lies, before anything changes
+pub mod exchange; // probes to a clock's relation
 pub mod clock; // device time on the session's clock
+mod relate; // what a new relation changes
 pub mod pace; // the exact step of a stream
 mod grid; // bins in 128 bits
 mod stamps; // whether stamps agree with the index
@@ -23,10 +26,10 @@ mod open_bins; // what came for bins that are still open
 mod closing; // one bin: whole, filled or skipped
 mod feed; // one input: from what came to its row
 pub mod montage; // a signal's channels to a model's
+pub mod image; // channels that are images
 mod unit; // SI prefixes
 pub mod chain; // the ops of one input, around `bin`
-mod smooth; // causal kernels
-mod zscore; // running, calibrated, given statistics
+mod ops; // each of them at work
 pub mod trial; // markers that start and end trials
 mod log; // where a call writes down what happened
 #[cfg(test)]

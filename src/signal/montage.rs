@@ -33,8 +33,23 @@ pub struct Montage {
     sources: Vec<Source>,
     /// Where the terms of channel c end; they begin where those of c − 1 end. None: the channel is absent.
     ends: Vec<usize>,
+    /// How a row is laid out.
+    layout: Layout,
+    /// Values of one channel: the pixels of an image, else 1.
+    pixels: usize,
+    /// Values of a raw row of the signal.
+    raw_width: usize,
+}
+
+/// The quickest way to lay out a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Layout {
     /// Every channel is the signal's at the same place, raw as it is.
-    plain: bool,
+    Plain,
+    /// Every channel has one source.
+    OneEach,
+    /// Sums, absent channels, and images that are not as they are.
+    Sums,
 }
 
 impl Montage {
@@ -50,7 +65,7 @@ impl Montage {
             signal: signal.name.clone(),
             detail,
         };
-        let have = signal.channels.len();
+        let have = input.channels_in(signal);
         let counted = |expected: usize| match expected == have {
             true => Ok(()),
             false => Err(error(format!("expected {expected} channels, found {have}"))),
@@ -59,10 +74,12 @@ impl Montage {
             InputChannels::Any => (0..have).map(|c| vec![source(signal, c, 1.0)]).collect(),
             InputChannels::Count(n) => {
                 counted(*n)?;
-                warnings.push(format!(
-                    "input `{}`: its model names no channels; those of signal `{}` are taken in their order",
-                    input.name, signal.name
-                ));
+                if input.image.is_none() {
+                    warnings.push(format!(
+                        "input `{}`: its model names no channels; those of signal `{}` are taken in their order",
+                        input.name, signal.name
+                    ));
+                }
                 (0..have).map(|c| vec![source(signal, c, 1.0)]).collect()
             }
             InputChannels::Named(names) if by == ChannelsBy::Order => {
@@ -90,8 +107,28 @@ impl Montage {
             .collect();
         let as_it_is = |(c, s): (usize, &Source)| s.channel == c && s.gain == 1.0 && s.offset == 0.0;
         let one_each = ends.iter().enumerate().all(|(c, end)| *end == c + 1);
-        let plain = ends.len() == have && one_each && sources.iter().enumerate().all(as_it_is);
-        Ok(Self { sources, ends, plain })
+        let pixels = input.pixels();
+        let layout = match ends.len() == have && sources.iter().enumerate().all(as_it_is) {
+            true if one_each => Layout::Plain,
+            _ if one_each && pixels == 1 => Layout::OneEach,
+            _ => Layout::Sums,
+        };
+        Ok(Self { sources, ends, layout, pixels, raw_width: have * pixels })
+    }
+
+    /// Values of one channel: the pixels of an image, else 1.
+    pub fn pixels(&self) -> usize {
+        self.pixels
+    }
+
+    /// Values of a row of the input, channel by channel.
+    pub fn width(&self) -> usize {
+        self.channels() * self.pixels
+    }
+
+    /// Values of a raw row of the signal.
+    pub fn raw_width(&self) -> usize {
+        self.raw_width
     }
 
     /// Channels of the input.
@@ -117,21 +154,30 @@ impl Montage {
     /// One raw row of the signal to one row of the input, appended to `out`. What is not finite, and what is absent,
     /// is NaN.
     pub fn apply(&self, raw: &[f64], out: &mut Vec<f64>) {
-        if self.plain {
-            out.extend(raw.iter().map(|&x| if x.is_finite() { x } else { f64::NAN }));
-            return;
+        let known = |x: f64| if x.is_finite() { x } else { f64::NAN };
+        match self.layout {
+            Layout::Plain => out.extend(raw.iter().map(|&x| known(x))),
+            Layout::OneEach => {
+                out.extend(self.sources.iter().map(|s| known(raw[s.channel] * s.gain + s.offset)));
+            }
+            Layout::Sums => {
+                for c in 0..self.channels() {
+                    let terms = self.terms(c);
+                    out.extend((0..self.pixels).map(|p| {
+                        let value = |s: &Source| raw[s.channel * self.pixels + p] * s.gain + s.offset;
+                        let sum: f64 = terms.iter().map(value).sum();
+                        if terms.is_empty() { f64::NAN } else { known(sum) }
+                    }));
+                }
+            }
         }
-        out.extend((0..self.channels()).map(|c| {
-            let terms = self.terms(c);
-            let sum: f64 = terms.iter().map(|s| raw[s.channel] * s.gain + s.offset).sum();
-            if sum.is_finite() && !terms.is_empty() { sum } else { f64::NAN }
-        }));
     }
 }
 
 /// Raw to physical: a channel's own scale and offset stand before the signal's.
 fn source(signal: &SignalSpec, channel: usize, factor: f64) -> Source {
-    let own: Option<&Channel> = signal.channels.get(channel);
+    // A camera's one channel stands for all of its planes.
+    let own: Option<&Channel> = signal.channels.get(channel).or(signal.channels.last());
     let scale = own.and_then(|c| c.scale).unwrap_or(signal.scale);
     let offset = own.and_then(|c| c.offset).unwrap_or(signal.offset);
     Source { channel, gain: scale * factor, offset: offset * factor }

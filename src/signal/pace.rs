@@ -32,6 +32,16 @@ impl Pace {
         self.num as f64 / self.den as f64 / 1e6
     }
 
+    /// Steps per second, rounded to f64.
+    pub fn hz(self) -> f64 {
+        self.den as f64 * 1e9 / self.num as f64
+    }
+
+    /// `factor` steps as one; `None` where that is beyond what can be told.
+    pub fn slower(self, factor: u32) -> Option<Self> {
+        Some(Self { num: self.num.checked_mul(factor.into())?, den: self.den })
+    }
+
     /// Start of step `i` after the start of step 0 (ns): floor(i · step), never summed. Steps before 0 lie before it.
     pub fn start_ns(self, i: i128) -> i128 {
         // An index is below 2⁶⁵, a width at most a day, a rate's period below 2⁶² ns: the product stays below 2¹²⁷.

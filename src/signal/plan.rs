@@ -2,18 +2,19 @@
 
 use std::num::NonZeroU64;
 
-use super::chain::{Chain, ChainSite};
+use super::chain::{Chain, ChainSite, Columns};
 use super::feed::Feed;
-use super::input::InputSpec;
+use super::image::Image;
+use super::input::{InputChannels, InputSpec};
 use super::montage::Montage;
-use super::op::{Op, Reduce};
+use super::op::Op;
 use super::pace::Pace;
 use super::refusal::SignalError;
 use super::track::{Placed, Track};
 use super::trial::ResetOn;
 use crate::domain::settings::{BinsBy, ChannelsBy, Policies, TrialMarks};
 use crate::domain::signal::{ClockBy, SignalSpec, SignalType};
-use crate::domain::time::ns_from_ms;
+use crate::domain::time::{Rate, ns_from_ms};
 
 /// Widest bin: a day. Products with it stay within 128 bits.
 const MAX_WIDTH_NS: u64 = 86_400 * 1_000_000_000;
@@ -76,17 +77,19 @@ impl Plan {
                 continue;
             };
             let signal = &self.signals[s];
+            fits_type(spec, signal)?;
             if by_signal[s].is_none() {
                 by_signal[s] = Some(tracks.len());
-                tracks.push(track(signal, session_clock, width_ns)?);
+                tracks.push(track(spec, signal, session_clock, width_ns)?);
             }
             let at = by_signal[s].unwrap_or_default();
             let track = &mut tracks[at];
+            same_images(spec, signal, track)?;
             let feed = feed(spec, signal, at, self.channels_by, width_ns, track.pace, &mut warnings)?;
             track.required |= spec.required;
             track.used.iter_mut().enumerate().for_each(|(c, used)| *used |= feed.montage.uses(c));
             // Only sums can take what came late.
-            track.counts &= feed.chain.reduce() == Reduce::Sum;
+            track.counts &= feed.chain.sums();
             feeds.push(Some(feed));
         }
         let none_required = tracks.iter().all(|track| !track.required);
@@ -119,7 +122,7 @@ impl Plan {
     /// The width of bins: whole samples of the session's sampled signal.
     fn width(&self, anchor: usize, warnings: &mut Vec<String>) -> Result<NonZeroU64, SignalError> {
         let signal = &self.signals[anchor];
-        let (SignalType::Continuous, Some(rate)) = (signal.kind, signal.rate) else {
+        let (SignalType::Continuous | SignalType::Frames, Some(rate)) = (signal.kind, signal.rate) else {
             return Ok(self.width_ns);
         };
         let pace = Pace::of_rate(rate);
@@ -151,11 +154,32 @@ impl Plan {
     }
 }
 
-fn track(signal: &SignalSpec, session_clock: &str, width_ns: NonZeroU64) -> Result<Track, SignalError> {
+/// A signal feeds inputs of its type; counts and events stand for each other.
+fn fits_type(spec: &InputSpec, signal: &SignalSpec) -> Result<(), SignalError> {
+    let counted = |kind| matches!(kind, SignalType::SpikeEvents | SignalType::Binned);
+    let images = matches!(signal.kind, SignalType::Frames | SignalType::AddressEvents);
+    let expected = if spec.kind != signal.kind && !(counted(spec.kind) && counted(signal.kind)) {
+        format!("`{}`", spec.kind)
+    } else if images && spec.image.is_none() {
+        "one value per channel, since no model.toml says that it takes images".to_owned()
+    } else {
+        return Ok(());
+    };
+    let found = format!("`{}` (signal `{}`)", signal.kind, signal.name);
+    Err(SignalError::mismatch(format!("input `{}`: type", spec.name), expected, found))
+}
+
+/// The track of a signal, as `spec`, the first input that it feeds, has its rows.
+fn track(
+    spec: &InputSpec,
+    signal: &SignalSpec,
+    session_clock: &str,
+    width_ns: NonZeroU64,
+) -> Result<Track, SignalError> {
     let field = |what: &str| format!("signal `{}`: {what}", signal.name);
     let (pace, row_ns) = match signal.kind {
-        SignalType::SpikeEvents => (None, None),
-        SignalType::Continuous => {
+        SignalType::SpikeEvents | SignalType::AddressEvents => (None, None),
+        SignalType::Continuous | SignalType::Frames => {
             let rate = signal
                 .rate
                 .ok_or_else(|| SignalError::mismatch(field("rate"), "num and den in Hz", "none"))?;
@@ -176,8 +200,8 @@ fn track(signal: &SignalSpec, session_clock: &str, width_ns: NonZeroU64) -> Resu
                 })?;
             (Some(Pace::every(whole)), Some(whole.get()))
         }
-        kind => {
-            let what = format!("a signal of type `{kind}` (`{}`) as an input", signal.name);
+        SignalType::Markers => {
+            let what = format!("a signal of type `{}` (`{}`) as an input", signal.kind, signal.name);
             return Err(SignalError::NotServed { input: signal.name.to_string(), what });
         }
     };
@@ -194,18 +218,40 @@ fn track(signal: &SignalSpec, session_clock: &str, width_ns: NonZeroU64) -> Resu
         (_, ClockBy::Exchange, _) => Placed::Exchange,
         (_, ClockBy::Arrival, _) => Placed::Arrival,
     };
-    if signal.channels.is_empty() {
+    let channels = spec.channels_in(signal);
+    if channels == 0 {
         return Err(SignalError::mismatch(field("channels"), "at least one", "none"));
     }
-    let names = signal.channels.iter().enumerate().map(|(c, channel)| match channel.name.as_str() {
-        "" => c.to_string(),
-        name => name.to_owned(),
+    if signal.kind == SignalType::AddressEvents && channels > 2 {
+        let expected = "one, or two (darker, brighter), of an event camera";
+        return Err(SignalError::mismatch(field("channels"), expected, channels.to_string()));
+    }
+    let names = (0..channels).map(|c| match signal.channels.get(c).map(|channel| channel.name.as_str()) {
+        None | Some("") => c.to_string(),
+        Some(name) => name.to_owned(),
     });
     let mut track = Track::new(signal.name.clone(), signal.clock.clone(), placed, pace, names.collect());
+    track.image = spec.image;
+    track.channels = channels * spec.pixels();
     track.on_grid = row_ns.is_some();
     track.row_ns = row_ns.unwrap_or(0);
-    track.counts = signal.kind != SignalType::Continuous;
+    track.counts = !matches!(signal.kind, SignalType::Continuous | SignalType::Frames);
     Ok(track)
+}
+
+/// A signal's images have one shape for all the inputs that it feeds.
+fn same_images(spec: &InputSpec, signal: &SignalSpec, track: &Track) -> Result<(), SignalError> {
+    let form = |channels: usize, image: Option<Image>| match image {
+        Some(Image { height, width }) => format!("{channels} channels of {height} x {width} pixels"),
+        None => format!("{channels} channels of one value"),
+    };
+    let (channels, found) = (track.names.len(), (spec.channels_in(signal), spec.image));
+    if found == (channels, track.image) {
+        return Ok(());
+    }
+    let expected =
+        format!("{}, as another input has of signal `{}`", form(channels, track.image), signal.name);
+    Err(SignalError::mismatch(format!("input `{}`", spec.name), expected, form(found.0, found.1)))
 }
 
 fn feed(
@@ -218,26 +264,69 @@ fn feed(
     warnings: &mut Vec<String>,
 ) -> Result<Feed, SignalError> {
     let field = |what: &str| format!("input `{}`: {what}", spec.name);
-    let counted = |kind| matches!(kind, SignalType::SpikeEvents | SignalType::Binned);
-    if spec.kind != signal.kind && !(counted(spec.kind) && counted(signal.kind)) {
-        let found = format!("`{}` (signal `{}`)", signal.kind, signal.name);
-        return Err(SignalError::mismatch(field("type"), format!("`{}`", spec.kind), found));
-    }
     if let (Some(trained), Some(rate)) = (spec.rate, signal.rate)
-        && u64::from(trained.num) * u64::from(rate.den) != u64::from(rate.num) * u64::from(trained.den)
-        && !spec.chain.iter().any(|op| matches!(op, Op::Decimate { .. }))
+        && !suits(trained, rate, &spec.chain)
     {
         let found = format!("{} Hz (signal `{}`)", rate.hz(), signal.name);
-        return Err(SignalError::mismatch(field("rate"), format!("{} Hz", trained.hz()), found));
+        return Err(SignalError::mismatch(field("rate"), rates(trained, &spec.chain), found));
     }
     let montage = Montage::new(spec, signal, channels_by, warnings)?;
     let site = ChainSite {
-        input: &spec.name,
         kind: signal.kind,
         sample: pace,
         bin_width_ns: width_ns,
-        channels: montage.channels(),
+        channels: columns(spec, signal, &montage),
     };
-    let chain = Chain::new(&spec.chain, site)?;
+    let chain = match spec.image {
+        Some(image) => Chain::new(&image.by_pixel(&spec.chain, montage.channels()), site),
+        None => Chain::new(&spec.chain, site),
+    };
+    let chain = chain.map_err(|error| error.of_input(&spec.name))?;
     Ok(Feed::new(spec.clone(), track, signal, montage, chain))
+}
+
+/// Whether a signal of `rate` may feed a model that was trained on `trained`: it is that rate, or the chain decimates
+/// it to that.
+fn suits(trained: Rate, rate: Rate, chain: &[Op]) -> bool {
+    let (want, have) =
+        (u128::from(trained.num) * u128::from(rate.den), u128::from(rate.num) * u128::from(trained.den));
+    want == have || factor(chain).and_then(|factor| want.checked_mul(factor)) == Some(have)
+}
+
+/// By how much a chain decimates; `None` beyond all rates.
+fn factor(chain: &[Op]) -> Option<u128> {
+    chain.iter().try_fold(1u128, |all, op| match op {
+        Op::Decimate { factor, .. } => all.checked_mul((*factor).into()),
+        _ => Some(all),
+    })
+}
+
+fn rates(trained: Rate, chain: &[Op]) -> String {
+    match factor(chain) {
+        Some(factor @ 2..) => format!(
+            "{} Hz, or {} Hz, which its chain decimates to that",
+            trained.hz(),
+            trained.hz() * factor as f64
+        ),
+        _ => format!("{} Hz", trained.hz()),
+    }
+}
+
+/// The channels of an input with their groups, pixel by pixel of an image: the model's own, else the signal's.
+fn columns(spec: &InputSpec, signal: &SignalSpec, montage: &Montage) -> Columns {
+    let one = |j: usize| {
+        let c = j / montage.pixels();
+        let own = match &spec.channels {
+            InputChannels::Named(named) => named.get(c),
+            InputChannels::Any | InputChannels::Count(_) => None,
+        };
+        let source = montage.terms(c).first().and_then(|term| signal.channels.get(term.channel));
+        let name = own.map(|own| &own.name).or(source.map(|source| &source.name));
+        let name = name.filter(|name| !name.is_empty()).cloned().unwrap_or_else(|| c.to_string());
+        let group = own.map(|own| &own.group).filter(|group| !group.is_empty());
+        let group = group.or(source.map(|source| &source.group)).cloned();
+        // An absent channel is in no reference, whatever its group.
+        (name, group.unwrap_or_else(|| "absent".into()), vec![j])
+    };
+    (0..montage.width()).map(one).collect()
 }

@@ -56,6 +56,42 @@ impl From<SignalError> for Fault {
     }
 }
 
+/// A parameter of an op that cannot be: where, expected, found.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[error("{}: expected {expected}, found {found}", self.field())]
+pub struct OpError {
+    /// Place of the op in its chain.
+    pub place: usize,
+    /// The parameter; empty for the op as a whole.
+    pub key: &'static str,
+    /// What it must be.
+    pub expected: String,
+    /// What it is.
+    pub found: String,
+}
+
+impl OpError {
+    pub(super) fn new(key: &'static str, expected: impl Into<String>, found: impl Into<String>) -> Self {
+        Self { place: 0, key, expected: expected.into(), found: found.into() }
+    }
+
+    /// The same, of the op at `place`.
+    pub(super) fn at(self, place: usize) -> Self {
+        Self { place, ..self }
+    }
+
+    /// The manifest's key, below the input's: `preprocess[1].order`.
+    pub fn field(&self) -> String {
+        let dot = if self.key.is_empty() { "" } else { "." };
+        format!("preprocess[{}]{dot}{}", self.place, self.key)
+    }
+
+    /// The refusal of the input that the chain belongs to.
+    pub fn of_input(self, input: &str) -> SignalError {
+        SignalError::mismatch(format!("input `{input}`: {}", self.field()), self.expected, self.found)
+    }
+}
+
 /// Why a frame is refused. All but `NotFinite` leave everything as it was.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum Refusal {

@@ -2,7 +2,9 @@
 
 use std::num::NonZeroU64;
 
+use super::act::Act;
 use super::aligner::Aligner;
+use super::clock::Relation;
 use super::input::{ChannelSpec, Fill, InputChannels, InputSpec};
 use super::plan::Plan;
 use super::refusal::Refusal;
@@ -10,7 +12,7 @@ use super::step::{Bin, Step};
 use super::trial::ResetOn;
 use crate::domain::frame::{Frame, FrameBody, Markers, Samples, Spikes};
 use crate::domain::output::{EventKind, Notice};
-use crate::domain::settings::{BinsBy, ChannelsBy, GapPolicy, LatePolicy, NanPolicy, Policies};
+use crate::domain::settings::{BinsBy, ChannelsBy, GapPolicy, LatePolicy, NanPolicy, Policies, ResetScope};
 use crate::domain::signal::{Channel, ClockBy, SignalRole, SignalSpec, SignalType};
 use crate::domain::tensor::{Dtype, Tensor};
 
@@ -51,6 +53,7 @@ pub fn named_input(names: &[&str]) -> InputSpec {
         kind: SignalType::Binned,
         bin_width_ns: width(),
         channels: InputChannels::Named(names.iter().map(channel).collect()),
+        image: None,
         missing_ok: 0,
         fill: Fill::Zero,
         required: true,
@@ -170,9 +173,25 @@ impl Rig {
         self.try_push(signal, frame).unwrap_or_else(|refusal| panic!("{refusal}"));
     }
 
+    pub fn act(&mut self, act: Act) {
+        self.aligner.act(&act, &mut self.out).unwrap_or_else(|refusal| panic!("{refusal}"));
+    }
+
+    pub fn reset(&mut self, scope: ResetScope, at_bin: Option<u64>) {
+        let at_bin = at_bin.unwrap_or(self.aligner.next_bin());
+        self.act(Act::Reset { scope, at_bin });
+    }
+
+    pub fn relate(&mut self, clock: &str, offset_ns: i64, stepped_ns: i64) {
+        let relation = Relation { offset_ns, drift_ppm: 0.0, at_ns: 0, uncertainty_ns: 0, growth_ppm: 0.0 };
+        self.act(Act::Relate { clock: clock.into(), relation, stepped_ns });
+    }
+
     pub fn expire(&mut self, now_ns: i64) {
         self.now_ns = now_ns;
-        self.aligner.expire(now_ns, &mut self.out);
+        if let Some(before) = self.aligner.due(now_ns) {
+            self.act(Act::Close { before, now_ns });
+        }
     }
 
     pub fn finish(&mut self) {

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::coverage::{Coverage, Hole, Length};
+use super::image::Image;
 use super::landing::{Landing, MAX_BINS, Scene};
 use super::late::LateTally;
 use super::log::Log;
@@ -64,8 +65,10 @@ pub struct Track {
     pub required: bool,
     /// Bins close because of it: it is required, or no signal is.
     pub leads: bool,
-    /// Channels of a row.
+    /// Values of a row: its channels, or their pixels.
     pub channels: usize,
+    /// The image that each channel is; `None`: one value.
+    pub image: Option<Image>,
     /// Names of channels, for sentences.
     pub names: Vec<String>,
     /// Channels that some input uses.
@@ -122,6 +125,7 @@ impl Track {
             required: false,
             leads: false,
             channels: names.len(),
+            image: None,
             used: vec![false; names.len()],
             names,
             epoch: None,
@@ -159,7 +163,8 @@ impl Track {
         samples.tensor.each_f64(|x| {
             if bad.is_none() && !(x as f32).is_finite() {
                 let (row, channel) = (i / self.channels, i % self.channels);
-                let seen = self.used[channel] && mask.get(channel).copied().unwrap_or(true);
+                let channel = channel / self.image.map_or(1, Image::pixels);
+                let seen = self.used[channel] && mask.get(channel).or(mask.last()).copied().unwrap_or(true);
                 bad = seen.then_some((row, channel, x));
             }
             i += 1;

@@ -4,16 +4,19 @@
 //! row    = version u8 (1) · first_at u64 · record* · crc32 u32 (of all before)
 //! record = kind u8 · length u32 · payload (length bytes)
 //! ```
-//! Little-endian. `first_at` numbers the row's first `Frame` or `Step` in its run's order; each further one counts
+//! Little-endian. `first_at` numbers the row's first `Frame` or `Act` in its run's order; each further one counts
 //! up. A kind's payload is never changed: another payload is another kind. Text is its length (u32) and UTF-8.
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes};
 
 use super::record::{Annotation, OutputColumn, Record, Since};
 use super::run::{Close, RunHead};
 use crate::domain::ids::SignalName;
 use crate::domain::output::{EventKind, Notice};
+use crate::domain::settings::ResetScope;
 use crate::domain::tensor::Dtype;
+use crate::signal::act::Act;
+use crate::signal::clock::Relation;
 
 const VERSION: u8 = 1;
 /// Version and `first_at` before the records, checksum after them.
@@ -50,8 +53,6 @@ pub enum CodecError {
 }
 
 const BINS: u8 = 1;
-const FRAME: u8 = 2;
-const STEP: u8 = 3;
 const EVENT: u8 = 4;
 const SKIPPED: u8 = 5;
 const ANNOTATION: u8 = 6;
@@ -61,8 +62,15 @@ const T0: u8 = 9;
 const HEAD: u8 = 10;
 const CLOSE: u8 = 11;
 const STOPPED: u8 = 12;
+// 2 and 3 were a frame without its arrival, and acts as the session's own text.
+const FRAME: u8 = 13;
+const ACT: u8 = 14;
 
-/// The records of one run in one group commit as a row. `first_at`: the number of its first `Frame` or `Step`.
+const CLOSE_EARLY: u8 = 1;
+const RESET: u8 = 2;
+const RELATE: u8 = 3;
+
+/// The records of one run in one group commit as a row. `first_at`: the number of its first `Frame` or `Act`.
 pub fn encode(first_at: u64, records: &[Record]) -> Vec<u8> {
     let size: usize = records.iter().map(Record::size_bytes).sum();
     let mut row = Vec::with_capacity(FRAME_BYTES + size);
@@ -76,10 +84,13 @@ pub fn encode(first_at: u64, records: &[Record]) -> Vec<u8> {
     row
 }
 
-/// Frames and steps among the records: how far `first_at` goes on.
+/// Frames and acts among the records: how far `first_at` goes on.
 pub fn places(records: &[Record]) -> u64 {
-    records.iter().filter(|record| matches!(record, Record::Frame { .. } | Record::Step { .. })).count()
-        as u64
+    records.iter().filter(|record| has_place(record)).count() as u64
+}
+
+fn has_place(record: &Record) -> bool {
+    matches!(record, Record::Frame { .. } | Record::Act(_))
 }
 
 fn put_record(row: &mut Vec<u8>, record: &Record) {
@@ -99,16 +110,17 @@ fn put_record(row: &mut Vec<u8>, record: &Record) {
             }
             BINS
         }
-        Record::Frame { signal, seq, bytes, bins_until } => {
+        Record::Frame { signal, seq, arrived_ns, bytes, bins_until } => {
             row.put_u32_le(*signal as u32);
             row.put_u64_le(*seq);
+            row.put_i64_le(*arrived_ns);
             row.put_u64_le(*bins_until);
             put_bytes(row, bytes);
             FRAME
         }
-        Record::Step { bytes } => {
-            put_bytes(row, bytes);
-            STEP
+        Record::Act(act) => {
+            put_act(row, act);
+            ACT
         }
         Record::Event(notice) => {
             put_text(row, notice.kind.word());
@@ -160,6 +172,37 @@ fn put_record(row: &mut Vec<u8>, record: &Record) {
     row[start + 1..start + 5].copy_from_slice(&length.to_le_bytes());
 }
 
+/// An act as it stands in a journal row, and among a run's frames.
+pub(super) fn put_act(row: &mut Vec<u8>, act: &Act) {
+    match act {
+        Act::Close { before, now_ns } => {
+            row.put_u8(CLOSE_EARLY);
+            row.put_u64_le(*before);
+            row.put_i64_le(*now_ns);
+        }
+        Act::Reset { scope, at_bin } => {
+            row.put_u8(RESET);
+            put_text(row, scope.word());
+            row.put_u64_le(*at_bin);
+        }
+        Act::Relate { clock, relation, stepped_ns } => {
+            row.put_u8(RELATE);
+            put_text(row, clock);
+            row.put_i64_le(relation.offset_ns);
+            row.put_f64_le(relation.drift_ppm);
+            row.put_i64_le(relation.at_ns);
+            row.put_u64_le(relation.uncertainty_ns);
+            row.put_f64_le(relation.growth_ppm);
+            row.put_i64_le(*stepped_ns);
+        }
+    }
+}
+
+/// Reads what `put_act` wrote.
+pub(super) fn act(bytes: Bytes) -> Result<Act, CodecError> {
+    Payload { kind: ACT, bytes }.act()
+}
+
 fn put_bytes(row: &mut Vec<u8>, bytes: &[u8]) {
     row.put_u32_le(bytes.len() as u32);
     row.put_slice(bytes);
@@ -179,7 +222,7 @@ fn put_since(row: &mut Vec<u8>, since: &Since) {
     put_text(row, &since.body);
 }
 
-/// A record and its place in its run's order (which only frames and steps have).
+/// A record and its place in its run's order (which only frames and acts have).
 pub type Placed = (Option<u64>, Record);
 
 /// The records of a row, in order. Their data are slices of `row`, not copies.
@@ -208,7 +251,7 @@ pub fn decode(mut row: Bytes) -> Result<Vec<Placed>, CodecError> {
             return Err(CodecError::Short);
         }
         let record = Payload { kind, bytes: row.split_to(length) }.record()?;
-        let place = matches!(record, Record::Frame { .. } | Record::Step { .. }).then_some(at);
+        let place = has_place(&record).then_some(at);
         at += u64::from(place.is_some());
         records.push((place, record));
     }
@@ -243,10 +286,11 @@ impl Payload {
             FRAME => Record::Frame {
                 signal: self.u32()? as usize,
                 seq: self.u64()?,
+                arrived_ns: self.i64()?,
                 bins_until: self.u64()?,
                 bytes: self.blob()?,
             },
-            STEP => Record::Step { bytes: self.blob()? },
+            ACT => Record::Act(self.act()?),
             EVENT => {
                 let kind = EventKind::parse(&self.text()?).ok_or(self.odd("kind of event"))?;
                 let signal = self.text()?;
@@ -280,6 +324,24 @@ impl Payload {
         })
     }
 
+    fn act(&mut self) -> Result<Act, CodecError> {
+        Ok(match self.take(1)?[0] {
+            CLOSE_EARLY => Act::Close { before: self.u64()?, now_ns: self.i64()? },
+            RESET => {
+                let scope = ResetScope::parse(&self.text()?).ok_or(self.odd("scope"))?;
+                Act::Reset { scope, at_bin: self.u64()? }
+            }
+            RELATE => {
+                let clock = self.text()?;
+                let (offset_ns, drift_ppm, at_ns) = (self.i64()?, self.f64()?, self.i64()?);
+                let (uncertainty_ns, growth_ppm) = (self.u64()?, self.f64()?);
+                let relation = Relation { offset_ns, drift_ppm, at_ns, uncertainty_ns, growth_ppm };
+                Act::Relate { clock, relation, stepped_ns: self.i64()? }
+            }
+            _ => return Err(self.odd("act")),
+        })
+    }
+
     fn odd(&self, field: &'static str) -> CodecError {
         CodecError::Field { kind: self.kind, field }
     }
@@ -301,6 +363,10 @@ impl Payload {
 
     fn i64(&mut self) -> Result<i64, CodecError> {
         Ok(self.take(8)?.get_i64_le())
+    }
+
+    fn f64(&mut self) -> Result<f64, CodecError> {
+        Ok(self.take(8)?.get_f64_le())
     }
 
     fn option(&mut self) -> Result<Option<u64>, CodecError> {
@@ -327,31 +393,6 @@ impl Payload {
 /// A dtype's place in `Dtype::ALL`, which is the wire's list and so is never reordered.
 fn code_of_dtype(dtype: Dtype) -> u8 {
     Dtype::ALL.iter().position(|&known| known == dtype).unwrap_or(0) as u8
-}
-
-/// Frames of one track packed into one blob: each is place u64, seq u64, `bins_until` u64, length u32, bytes.
-pub(super) fn pack_frame(pack: &mut BytesMut, at: u64, seq: u64, bins_until: u64, bytes: &[u8]) {
-    pack.put_u64_le(at);
-    pack.put_u64_le(seq);
-    pack.put_u64_le(bins_until);
-    pack.put_u32_le(bytes.len() as u32);
-    pack.put_slice(bytes);
-}
-
-/// The next frame of a pack, as `(at, seq, bins_until, bytes)`; `Ok(None)` at its end.
-pub(super) fn unpack_frame(pack: &mut Bytes) -> Result<Option<(u64, u64, u64, Bytes)>, CodecError> {
-    if pack.is_empty() {
-        return Ok(None);
-    }
-    if pack.len() < 28 {
-        return Err(CodecError::Short);
-    }
-    let (at, seq, bins_until) = (pack.get_u64_le(), pack.get_u64_le(), pack.get_u64_le());
-    let length = pack.get_u32_le() as usize;
-    if pack.len() < length {
-        return Err(CodecError::Short);
-    }
-    Ok(Some((at, seq, bins_until, pack.split_to(length))))
 }
 
 /// Eight tables, so that eight bytes are taken per step; table 0 is the usual one.
@@ -408,7 +449,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::store::testing::head;
+    use crate::store::testing::{head, relate};
 
     fn one_of_each() -> Vec<Record> {
         let column = |number, dtype, bytes: &'static [u8]| OutputColumn {
@@ -426,8 +467,16 @@ mod tests {
                 flags: vec![1, 1 << 14],
                 outputs: vec![column(0, Dtype::F32, &[0; 16]), column(4, Dtype::U8, &[9, 8])],
             },
-            Record::Frame { signal: 1, seq: 9, bytes: Bytes::from_static(b"frame"), bins_until: 5 },
-            Record::Step { bytes: Bytes::from_static(b"clock") },
+            Record::Frame {
+                signal: 1,
+                seq: 9,
+                arrived_ns: -3,
+                bytes: Bytes::from_static(b"frame"),
+                bins_until: 5,
+            },
+            Record::Act(Act::Close { before: 7, now_ns: i64::MAX }),
+            Record::Act(Act::Reset { scope: ResetScope::All, at_bin: 8 }),
+            Record::Act(relate("amp")),
             Record::Event(Notice {
                 kind: EventKind::Gap,
                 signal: Some("spikes".into()),
@@ -457,8 +506,8 @@ mod tests {
         let read = decode(encode(40, &records).into()).unwrap();
         assert_eq!(read.iter().map(|(_, record)| record.clone()).collect::<Vec<_>>(), records);
         let places_read: Vec<u64> = read.iter().filter_map(|(at, _)| *at).collect();
-        assert_eq!(places_read, [40, 41]);
-        assert_eq!(places(&records), 2);
+        assert_eq!(places_read, [40, 41, 42, 43]);
+        assert_eq!(places(&records), 4);
     }
 
     #[test]

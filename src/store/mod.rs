@@ -11,6 +11,7 @@ pub mod codec; // a journal row's bytes
 pub mod file; // the local SQLite file
 pub mod journal; // what must not be lost, in one order
 pub mod extent; // unbroken bins, and how they lie in chunks
+pub mod pack; // frames, as they lie in the library
 pub mod event; // events, merged
 pub mod transfer; // the sum of some journal rows
 pub mod library; // the queryable store
@@ -20,6 +21,7 @@ pub mod sqlite; // the embedded library
 pub mod postgres; // the library in PostgreSQL
 pub mod moving; // from journal to library, exactly once
 pub mod query; // library and journal's tail as one
+pub mod intake; // what a run took in, in order
 #[cfg(test)]
 pub(crate) mod testing; // runs and records made up for tests
 #[cfg(test)]

@@ -8,11 +8,12 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
-use super::codec;
+use super::codec::CodecError;
 use super::error::StoreError;
 use super::event::{EventEntry, EventLog};
 use super::extent::{Extent, Track, bins_per_chunk};
 use super::journal::Row;
+use super::pack::{self, KeptFrame};
 use super::record::Annotation;
 use super::run::{RunFilter, RunPage, RunRecord, RunState};
 use super::transfer::Transfer;
@@ -60,19 +61,6 @@ impl Stretch {
         }
         Some(Stretch { row_bytes: (dims.len() * size) as u32, values: values.into(), ..self.clone() })
     }
-}
-
-/// A frame of a run as the session gave it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct KeptFrame {
-    /// Its place in the session's order, over all signals and steps.
-    pub at: u64,
-    /// Its number in its signal; 0 for a step.
-    pub seq: u64,
-    /// One past the last bin that it closed; 0 for a step.
-    pub bins_until: u64,
-    /// As the session encoded it.
-    pub bytes: Bytes,
 }
 
 impl Store {
@@ -163,17 +151,8 @@ impl Store {
         Ok(Some(annotations))
     }
 
-    /// The frames of one signal, by its index in the head's `signals`, in order. A run that is not there has none.
-    pub async fn inputs(&self, run: RunId, signal: usize) -> Result<Frames, StoreError> {
-        self.frames(run, Track::number(signal as u32)).await
-    }
-
-    /// What else replay must repeat, in order.
-    pub async fn steps(&self, run: RunId) -> Result<Frames, StoreError> {
-        self.frames(run, Track::OWN).await
-    }
-
-    async fn frames(&self, run: RunId, track: Track) -> Result<Frames, StoreError> {
+    /// The frames of a track, in order. A run that is not there has none.
+    pub(super) async fn frames(&self, run: RunId, track: Track) -> Result<Frames, StoreError> {
         let rows = self.tail_rows(run).await?;
         let mut tail = tail_after(run, 0, rows);
         let tail = tail.frames.remove(&track).map(|pack| pack.bytes).unwrap_or_default();
@@ -353,8 +332,8 @@ fn joined(mut pieces: Vec<Stretch>) -> Option<Stretch> {
     })
 }
 
-/// Frames of one signal, or steps, one by one.
-pub struct Frames {
+/// Frames of one signal, or acts, one by one.
+pub(super) struct Frames {
     store: Store,
     run: RunId,
     track: Track,
@@ -369,19 +348,14 @@ pub struct Frames {
 
 impl Frames {
     /// The next frame; `None` at the end.
-    pub async fn next(&mut self) -> Result<Option<KeptFrame>, StoreError> {
+    pub(super) async fn next(&mut self) -> Result<Option<KeptFrame>, StoreError> {
         loop {
             let pack = if self.in_library { &mut self.pack } else { &mut self.tail };
-            let odd = |error: codec::CodecError| StoreError::Inconsistent {
-                table: "frame_chunk",
-                column: "bytes",
-                found: error.to_string(),
-            };
-            match codec::unpack_frame(pack).map_err(odd)? {
-                Some((at, ..)) if self.after.is_some_and(|after| at <= after) => {}
-                Some((at, seq, bins_until, bytes)) => {
-                    self.after = Some(at);
-                    return Ok(Some(KeptFrame { at, seq, bins_until, bytes }));
+            match pack::unpack_frame(pack).map_err(odd)? {
+                Some(frame) if self.after.is_some_and(|after| frame.at <= after) => {}
+                Some(frame) => {
+                    self.after = Some(frame.at);
+                    return Ok(Some(frame));
                 }
                 None if !self.in_library => return Ok(None),
                 None => {
@@ -394,4 +368,9 @@ impl Frames {
             }
         }
     }
+}
+
+/// What stands among a run's frames is not what was written there.
+pub(super) fn odd(error: CodecError) -> StoreError {
+    StoreError::Inconsistent { table: "frame_chunk", column: "bytes", found: error.to_string() }
 }

@@ -5,6 +5,7 @@ use bytes::Bytes;
 use super::run::{Close, RunHead};
 use crate::domain::output::Notice;
 use crate::domain::tensor::Dtype;
+use crate::signal::act::Act;
 
 /// One thing that must not be lost.
 #[derive(Clone, Debug, PartialEq)]
@@ -26,16 +27,15 @@ pub enum Record {
         signal: usize,
         /// Its number in that signal.
         seq: u64,
+        /// When it came (Unix ns): what places the frame of a restarted counter, or of a signal placed by arrival.
+        arrived_ns: i64,
         /// The encoded frame as replay will read it; empty: only the `seq` counts, nothing is kept.
         bytes: Bytes,
         /// One past the last bin that it closed (or that was closed before it).
         bins_until: u64,
     },
-    /// What else replay must repeat at this place of the order: a clock mapping, an early closing, a reset.
-    Step {
-        /// As the session encodes it.
-        bytes: Bytes,
-    },
+    /// What else replay must do at this place of the order: a clock's relation, an early closing, a reset.
+    Act(Act),
     /// Something happened.
     Event(Notice),
     /// Bins that are not answered: a gap too long to fill.
@@ -105,13 +105,14 @@ impl Record {
             Record::Bins { flags, outputs, .. } => {
                 4 * flags.len() + outputs.iter().map(|column| 32 + column.bytes.len()).sum::<usize>()
             }
-            Record::Frame { bytes, .. } | Record::Step { bytes } => bytes.len(),
+            Record::Frame { bytes, .. } => bytes.len(),
+            Record::Act(Act::Relate { clock, .. }) => 64 + clock.len(),
             Record::Event(notice) => notice.detail.len(),
             Record::Annotation(annotation) => annotation.label.len() + annotation.body.len(),
             Record::Segment(since) | Record::Setting(since) => since.body.len(),
             Record::Head(head) => head.resolved.len(),
             Record::Close(close) => close.summary.len(),
-            Record::Skipped { .. } | Record::T0 { .. } | Record::Stopped => 0,
+            Record::Act(_) | Record::Skipped { .. } | Record::T0 { .. } | Record::Stopped => 0,
         }
     }
 }

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use tempfile::tempdir;
 
 use super::Store;
+use super::intake::Taking;
 use super::library::Taken;
 use super::record::Record;
 use super::run::{Close, RunHead, RunState};
@@ -22,9 +23,10 @@ async fn append(store: &Store, run: RunId, first_at: u64, records: &[Record]) {
 }
 
 async fn seqs(store: &Store, run: RunId) -> Vec<u64> {
-    let mut frames = store.inputs(run, 0).await.unwrap();
+    let mut intake = store.intake(run).await.unwrap().unwrap();
     let mut found = Vec::new();
-    while let Some(frame) = frames.next().await.unwrap() {
+    while let Some(taking) = intake.next().await.unwrap() {
+        let Taking::Frame(0, frame) = taking else { panic!("{taking:?}") };
         assert_eq!(frame.bytes, format!("frame 0/{}", frame.seq));
         found.push(frame.seq);
     }

@@ -11,6 +11,8 @@ use super::{NoMetrics, Store, codec};
 use crate::domain::ids::{Digest, RunId, SessionId, Version};
 use crate::domain::output::{EventKind, Notice, OutputRole, OutputSpec};
 use crate::domain::tensor::Dtype;
+use crate::signal::act::Act;
+use crate::signal::clock::Relation;
 
 /// Values of the latent that a made-up bin has.
 pub const LATENT_DIMS: usize = 3;
@@ -89,7 +91,20 @@ pub fn bins(first_bin: u64, n: u32) -> Record {
 
 /// A frame whose bytes tell its `seq`.
 pub fn frame(signal: usize, seq: u64, bins_until: u64) -> Record {
-    Record::Frame { signal, seq, bytes: Bytes::from(format!("frame {signal}/{seq}")), bins_until }
+    let bytes = Bytes::from(format!("frame {signal}/{seq}"));
+    Record::Frame { signal, seq, arrived_ns: 1_000 + seq as i64, bytes, bins_until }
+}
+
+/// A relation of a clock.
+pub fn relate(clock: &str) -> Act {
+    let relation = Relation {
+        offset_ns: i64::MIN,
+        drift_ppm: -50.125,
+        at_ns: 1_700_000_000_000_000_001,
+        uncertainty_ns: u64::MAX,
+        growth_ppm: 0.1,
+    };
+    Act::Relate { clock: clock.into(), relation, stepped_ns: -15_000_000_000 }
 }
 
 /// An event at that second.

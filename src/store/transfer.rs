@@ -10,6 +10,7 @@ use bytes::{Bytes, BytesMut};
 use super::codec::{self, Placed};
 use super::extent::{Extent, Track, cut_into_chunks, join};
 use super::journal::Row;
+use super::pack::{self, KeptFrame};
 use super::record::{Annotation, Record, Since};
 use super::run::{Close, Recording, RunHead, RunRecord, RunState};
 use crate::domain::ids::RunId;
@@ -62,7 +63,7 @@ pub struct FramePack {
     pub first_at: u64,
     /// How many.
     pub n: u32,
-    /// Packed as `codec` says.
+    /// Packed as `pack` says.
     pub bytes: Bytes,
 }
 
@@ -115,12 +116,12 @@ impl Transfer {
         extents: &mut BTreeMap<Track, Vec<Extent>>,
         packs: &mut BTreeMap<Track, (u64, u32, BytesMut)>,
     ) {
-        let mut pack = |track, seq, bins_until, bytes: &[u8]| {
-            let at = at.unwrap_or(0);
-            let (_, n, pack) = packs.entry(track).or_insert((at, 0, BytesMut::new()));
+        let mut pack = |track, frame: KeptFrame| {
+            let (_, n, pack) = packs.entry(track).or_insert((frame.at, 0, BytesMut::new()));
             *n += 1;
-            codec::pack_frame(pack, at, seq, bins_until, bytes);
+            pack::pack_frame(pack, &frame);
         };
+        let at = at.unwrap_or(0);
         match record {
             Record::Bins { first_bin, n, flags, outputs } => {
                 self.first_bin = self.first_bin.into_iter().chain([first_bin]).min();
@@ -137,10 +138,15 @@ impl Transfer {
                 }
             }
             Record::Frame { bytes, .. } if bytes.is_empty() => {}
-            Record::Frame { signal, seq, bytes, bins_until } => {
-                pack(Track::number(signal as u32), seq, bins_until, &bytes);
+            Record::Frame { signal, seq, arrived_ns, bytes, bins_until } => {
+                pack(Track::number(signal as u32), KeptFrame { at, seq, arrived_ns, bins_until, bytes });
             }
-            Record::Step { bytes } => pack(Track::OWN, 0, 0, &bytes),
+            Record::Act(act) => {
+                let mut bytes = Vec::new();
+                codec::put_act(&mut bytes, &act);
+                let bytes = bytes.into();
+                pack(Track::OWN, KeptFrame { at, seq: 0, arrived_ns: 0, bins_until: 0, bytes });
+            }
             Record::Event(notice) => self.events.push(notice),
             Record::Skipped { from_bin, to_bin } => self.skipped_bins += to_bin.saturating_sub(from_bin),
             Record::Annotation(annotation) => self.annotations.push(annotation),

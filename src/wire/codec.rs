@@ -9,7 +9,7 @@ use prost::Message;
 use tonic::Status;
 use tonic::codec::{BufferSettings, DecodeBuf, Decoder, EncodeBuf, Encoder};
 
-use super::{fault, v1};
+use super::{fault, schema, v1};
 use crate::error::{Fault, Kind};
 
 /// The codec of every generated service and client.
@@ -75,7 +75,7 @@ impl<U: Message + Default + 'static> Decoder for In<U> {
             // An error here would end the stream; an empty `Up` is as malformed and ends nothing.
             Err(_) if TypeId::of::<U>() == TypeId::of::<v1::Up>() => Ok(Some(U::default())),
             Err(error) => {
-                let sentence = format!("the message is no {}: {error}", short_name::<U>());
+                let sentence = format!("the message is no {}: {error}", schema::name_of::<U>());
                 Err(fault::status(&Fault::new(Kind::Malformed, sentence), ""))
             }
         }
@@ -84,8 +84,4 @@ impl<U: Message + Default + 'static> Decoder for In<U> {
     fn buffer_settings(&self) -> BufferSettings {
         BufferSettings::default()
     }
-}
-
-fn short_name<U>() -> &'static str {
-    std::any::type_name::<U>().rsplit("::").next().unwrap_or_default()
 }

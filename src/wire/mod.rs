@@ -3,7 +3,9 @@
 //! Owns: nothing; pure. Must hold: a number survives the road exactly; every transport speaks this schema.
 //! Must not know: sessions, models, HTTP routes.
 
-pub mod arrow; // values of a run, where many rows come
+pub mod thinning; // many bins as few points
+pub mod outputs; // values of a run: message, CSV, .npy
+pub mod arrow; // values of a run in columns: Arrow, Parquet
 pub mod codec; // protobuf over gRPC: undecodable bytes are `malformed`
 pub mod fault; // faults as messages and gRPC statuses
 pub mod frame; // frames to domain
@@ -12,6 +14,7 @@ pub mod open; // signal specs and policies to domain
 pub mod npy; // .npy arrays
 pub mod table; // CSV tables of events
 pub mod recording; // recordings in the open format
+pub mod schema; // JSON Schemas of the messages
 pub mod tensor; // tensors, and their JSON
 
 /// The generated types of `proto/latentd/v1`.

@@ -271,7 +271,9 @@ fn signal(
     for (c, channel) in wire.channels.iter().enumerate() {
         channels.push(channel_of(&field(&format!("channels[{c}]")), channel)?);
     }
-    if channels.is_empty() && kind != SignalType::Markers {
+    // Images have planes of pixels, which the model's shape tells.
+    let may_have_none = matches!(kind, SignalType::Markers | SignalType::Frames | SignalType::AddressEvents);
+    if channels.is_empty() && !may_have_none {
         match declared.filter(|_| by == ChannelsBy::Order) {
             Some(spec) => channels.clone_from(&spec.channels),
             None => return Err(Fault::mismatch(field("channels"), "the signal's channels", "none")),

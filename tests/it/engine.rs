@@ -2,14 +2,16 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use latentd::config::{Config, process_env};
+use latentd::domain::tensor::Tensor;
 use latentd::engine::{
     Batch, Engine, EngineError, Instance, InstanceInfo, Interrupt, LoadOptions, ModelBytes, OrtEngine,
     library,
 };
 use latentd::lifecycle::server::{Parts, Running, start};
-use latentd::wire::{json, v1};
+use latentd::wire::{json, tensor, v1};
 use tonic::Code;
 
 use crate::support::{
@@ -20,6 +22,8 @@ use crate::support::{
 const FAILS: f32 = 777.0;
 /// A run on an input of this value panics.
 const PANICS: f32 = 778.0;
+/// A run on an input of this value takes until it is interrupted.
+const STALLS: f32 = 779.0;
 
 /// ONNX Runtime, with a temper.
 struct Moody {
@@ -28,11 +32,24 @@ struct Moody {
     ruined: AtomicBool,
 }
 
-struct MoodyInstance(Box<dyn Instance>);
+struct MoodyInstance {
+    inner: Box<dyn Instance>,
+    shot: Arc<Shot>,
+}
+
+/// Ends a run that stalls.
+#[derive(Default)]
+struct Shot(AtomicBool);
+
+impl Interrupt for Shot {
+    fn fire(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+}
 
 impl Engine for Moody {
     fn load(&self, model: &ModelBytes, options: &LoadOptions) -> Result<Box<dyn Instance>, EngineError> {
-        Ok(Box::new(MoodyInstance(self.inner.load(model, options)?)))
+        Ok(Box::new(MoodyInstance { inner: self.inner.load(model, options)?, shot: Arc::default() }))
     }
 
     fn fingerprint(&self) -> &str {
@@ -48,15 +65,21 @@ impl Instance for MoodyInstance {
             return Err(EngineError::Run("a failure on order".into()));
         }
         assert!(!values.contains(&PANICS), "a panic on order");
-        self.0.run(batch)
+        if values.contains(&STALLS) {
+            while !self.shot.0.swap(false, Ordering::AcqRel) {
+                std::thread::park_timeout(Duration::from_millis(1));
+            }
+            return Err(EngineError::Interrupted);
+        }
+        self.inner.run(batch)
     }
 
     fn info(&self) -> &InstanceInfo {
-        self.0.info()
+        self.inner.info()
     }
 
     fn interrupt(&self) -> Arc<dyn Interrupt> {
-        self.0.interrupt()
+        Arc::clone(&self.shot) as Arc<dyn Interrupt>
     }
 }
 
@@ -69,11 +92,22 @@ struct InProcess {
 
 impl InProcess {
     async fn start() -> Self {
+        Self::with_run_limit(Duration::from_secs(5)).await
+    }
+
+    async fn with_run_limit(limit: Duration) -> Self {
         let folder = tempfile::tempdir().unwrap();
         models::linear().write(&folder.path().join("models"));
         let text = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
         let (models, data) = (text("models"), text("data"));
-        let keys = [("http", "127.0.0.1:0"), ("grpc", "127.0.0.1:0"), ("models", &models), ("data", &data)];
+        let limit = limit.as_millis().to_string();
+        let keys = [
+            ("http", "127.0.0.1:0"),
+            ("grpc", "127.0.0.1:0"),
+            ("models", &models),
+            ("data", &data),
+            ("run_limit_ms", &limit),
+        ];
         let explicit = process_env("ORT_DYLIB_PATH").map(std::path::PathBuf::from);
         let path = library::find(explicit.as_deref()).expect("ONNX Runtime is there");
         let inner = OrtEngine::open(&path).expect("ONNX Runtime opens");
@@ -86,6 +120,13 @@ impl InProcess {
     async fn post_open(&self, ask: &v1::OpenRequest) -> Answer {
         let request = self.client.post(format!("http://{}/v1/sessions", self.running.http));
         Answer::of(request.header("content-type", "application/json").body(json::write(ask))).await
+    }
+
+    async fn infer(&self, u: [f32; 2]) -> Answer {
+        let tensor = tensor::message(&Tensor::from_f32(&[1, 2], &u));
+        let ask = v1::InferRequest { inputs: [("u".into(), tensor)].into(), ..Default::default() };
+        let request = self.client.post(format!("http://{}/v1/models/linear/infer", self.running.http));
+        Answer::of(request.header("content-type", "application/json").body(json::write(&ask))).await
     }
 
     async fn open(&self, ask: &v1::OpenRequest) -> Rig {
@@ -123,6 +164,25 @@ async fn a_run_that_fails_or_panics_is_an_invalid_bin_and_nothing_else() {
     let events: v1::EventsReply = Answer::of(server.client.get(path)).await.message();
     assert_eq!(events.events.iter().map(|event| event.count).sum::<u64>(), 3);
     says(&events.events[0].detail, &["a failure on order"]);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_whose_run_goes_over_its_limit_is_out_of_time_and_a_session_beside_it_is_served() {
+    let limit = Duration::from_millis(500);
+    let server = InProcess::with_run_limit(limit).await;
+    let rig = server.open(&linear()).await;
+    let mut known = Linear::new();
+    let begun = Instant::now();
+    let refused = server.infer([STALLS, 0.0]).await.refused();
+    refused.is(504, "deadline", &["linear/1", "run_limit_ms"]);
+    assert!(begun.elapsed() >= limit);
+    server.infer([FAILS, 0.0]).await.refused().is(422, "invalid", &["linear/1", "a failure on order"]);
+    server.infer([PANICS, 0.0]).await.refused().is(500, "internal", &["linear/1"]);
+    let output = rig.send(counts(0, 0, &[[1.0, 2.0]])).await;
+    assert_eq!(blocks::<2>(&output, 0), [known.step([1.0, 2.0])]);
+    assert_eq!(server.infer([1.0, 2.0]).await.status, 200);
+    rig.close().await;
     server.stop().await;
 }
 

@@ -1,8 +1,7 @@
 //! Every kind of fault that these calls can give, by HTTP and by gRPC; and the next call works.
 //!
-//! Not here, since nothing of this version gives them: `unauthenticated`, `forbidden` (keys), `deadline` (rows without a
-//! session). `expected_seq`, `already_stepped` stand in `order`, `gap` in `gaps`, `late` in `late`, `clock_unknown` in
-//! `stalls`, `conflict` and `replaced` in `writers`; `internal` in `engine`.
+//! Not here, since nothing of this version gives them: `unauthenticated`, `forbidden` (keys). `expected_seq`, `already_stepped` stand in `order`, `gap` in `gaps`, `late` in `late`, `clock_unknown` in
+//! `stalls`, `conflict` and `replaced` in `writers`; `internal` and `deadline` in `engine`.
 
 use prost::Message as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -224,8 +223,8 @@ async fn what_is_known_and_not_done_is_unsupported() {
     let mut line = server.attach(&rig.opened).await;
     line.up(Some(v1::up::Message::Probe(v1::ProbeRequest::default()))).await;
     let fault = line.fault().await;
-    assert_eq!((fault.kind.as_str(), fault.status), ("unsupported", 501));
-    says(&fault.detail, &["probe", "clock_by"]);
+    assert_eq!((fault.kind.as_str(), fault.status), ("not_found", 404));
+    says(&fault.detail, &["clock", "device"]);
     assert_eq!(line.send(counts(0, 0, &[ROW])).await.seq, Some(0));
     line.end().await;
     rig.close().await;

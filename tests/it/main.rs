@@ -1,5 +1,8 @@
 //! All tests that look at latentd from outside its rooms: one binary, linked once.
 
+mod broadband; // many electrodes, from i16 to counts
+mod clock; // probes, drift, steps, ages, and what replay makes of them
+mod continuous; // sampled signals through a chain
 mod deadlines; // lag, silence, the end
 mod durability; // what a rig was told against what is found afterwards
 mod engine; // a failing engine, in process
@@ -8,13 +11,16 @@ mod faults; // every kind of fault, on every road
 mod footprint; // memory
 mod gaps; // samples that never came
 mod golden; // numbers against numbers that others computed
+mod infer; // one-shot inference
 mod late; // data before, again, too late; a backlog
 mod layers; // who may know whom
 mod library; // the database file, looked at from beside
 mod live; // sessions and frames: the main road
 mod model_based; // random sessions against a plain model
 mod nan; // what is not finite, in and out
+mod openapi; // the document against real answers
 mod order; // which frame comes next
+mod outputs; // values of a run in every form
 mod overload; // more sessions than there is room for
 mod parity; // every road answers alike
 mod preprocess; // what a chain does to a stream
@@ -29,4 +35,5 @@ mod stamps; // stamps of 19 digits
 mod start; // starts that must fail
 mod support; // the real binary, small models, rigs
 mod usage; // memory and processor time
+mod window; // models that take several bins at once, images, event cameras
 mod writers; // who may write

@@ -49,7 +49,7 @@ async fn a_runtime_that_is_missing_or_no_library_is_one_sentence_and_an_exit() {
 #[tokio::test]
 async fn a_server_leaves_nothing_in_its_users_home_folder() {
     let server = Setup::new().start().await;
-    let mut rig = server.open(linear()).await;
+    let rig = server.open(linear()).await;
     rig.send(counts(0, 0, &[[1.0, 2.0]])).await;
     let setup = server.stop().await;
     let left: Vec<_> = std::fs::read_dir(setup.home()).unwrap().map(|entry| entry.unwrap().path()).collect();

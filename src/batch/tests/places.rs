@@ -5,18 +5,49 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use super::fake::*;
-use crate::batch::{Full, Guests, Refused};
+use crate::batch::{Full, Guests, Lane, Refused};
 
 #[test]
 fn guests_are_refused_at_once_when_all_places_are_taken() {
-    let guests = Guests::new(2);
-    let (one, two) = (guests.enter(), guests.enter());
+    let guests = Guests::new(3);
+    let (two, one) = (guests.enter(2), guests.enter(1));
     assert!(one.is_ok() && two.is_ok());
-    let full = guests.enter().expect_err("there are two");
-    assert_eq!(full, Full { limit: 2 });
-    assert_eq!(full.to_string(), "all 2 places for rows without a session are taken");
+    let full = guests.enter(1).expect_err("there are three");
+    assert_eq!(full, Full { asked: 1, limit: 3 });
+    assert_eq!(full.to_string(), "fewer than 1 of the 3 places for rows without a session are free");
     drop(one);
-    assert!(guests.enter().is_ok());
+    assert!(guests.enter(2).is_err() && guests.inside() == 2, "all or none");
+    assert!(guests.enter(1).is_ok());
+    assert!(guests.enter(usize::MAX).is_err());
+}
+
+#[test]
+fn a_batch_with_guests_in_it_is_no_longer_than_a_session_can_wait_for() {
+    let (fake, pool) = (Fake::new(), pool(1));
+    let lane = fake.lane(&pool, spec(64), 1);
+    // A row more costs 0.5 ms: four are 2 ms.
+    for rows in [1, 2, 4, 8, 16, 32, 64] {
+        (0..100).for_each(|_| lane.learn(rows, Duration::from_micros(500 * rows as u64)));
+    }
+    let guests = Guests::new(64);
+    let (owner, told) = Teller::new();
+    fake.gate.shut();
+    lane.submit(row(-1.0, GOOD), owner.clone(), false);
+    fake.wait_running();
+    for place in guests.enter(10).expect("places") {
+        let mut guest = row_due(1.0, GOOD, Instant::now(), 10_000);
+        guest.hold(place);
+        lane.submit(guest, owner.clone(), false);
+    }
+    for _ in 0..6 {
+        lane.submit(row(2.0, GOOD), owner.clone(), false);
+    }
+    fake.gate.open();
+    all(&told, 17).into_iter().for_each(|mut told| drop(told.row.release()));
+    let batches = fake.batches.lock().clone();
+    // Sessions ride together and first; no guest makes their batch longer.
+    assert_eq!(batches[1], [2.0; 6]);
+    assert!(batches[2..].iter().all(|batch| batch.len() <= 4), "{batches:?}");
 }
 
 #[test]
@@ -32,14 +63,14 @@ fn two_hundred_guests_on_eight_places_do_not_hold_up_a_session() {
         for _ in 0..200 {
             scope.spawn(|| {
                 while !enough.load(Ordering::SeqCst) {
-                    let Ok(place) = guests.enter() else {
+                    let Ok(mut places) = guests.enter(1) else {
                         full.fetch_add(1, Ordering::SeqCst);
                         std::thread::park_timeout(Duration::from_millis(1));
                         continue;
                     };
                     let (owner, told) = Teller::new();
                     let mut row = row_due(1.0, GOOD, Instant::now(), 10_000);
-                    row.hold(place);
+                    row.hold(places.remove(0));
                     lane.submit(row, owner, false);
                     most.fetch_max(lane.waiting(), Ordering::SeqCst);
                     let mut back = next(&told);
@@ -68,6 +99,38 @@ fn two_hundred_guests_on_eight_places_do_not_hold_up_a_session() {
     assert!(full.into_inner() > 0 && served.into_inner() > 0);
     let most = most.into_inner();
     assert!(most <= 9, "{most} rows waited at once on 8 guests' places and 1 session's");
+    assert_eq!(guests.inside(), 0);
+}
+
+#[test]
+fn while_a_session_is_open_one_of_several_workers_takes_no_guests() {
+    let (slow, quick, pool) = (Fake::new(), Fake::new(), pool(2));
+    let slow_lanes = [slow.lane(&pool, spec(1), 1), slow.lane(&pool, spec(1), 1)];
+    let lane = quick.lane(&pool, spec(1), 1);
+    let guests = Guests::new(4);
+    let (owner, told) = Teller::new();
+    let send = |lane: &Arc<Lane>| {
+        let mut row = row_due(1.0, GOOD, Instant::now(), 10_000);
+        row.hold(guests.enter(1).expect("a place").remove(0));
+        lane.submit(row, owner.clone(), false);
+    };
+    slow.gate.shut();
+    let place = lane.place().expect("the lane is open");
+    slow_lanes.iter().for_each(send);
+    slow.wait_running();
+    // One guest runs and does not end, the other waits: a worker is free for the session.
+    for _ in 0..3 {
+        lane.submit(row(2.0, GOOD), owner.clone(), false);
+        assert_eq!(next(&told).value(), 2.0);
+    }
+    assert_eq!(slow.running.load(Ordering::SeqCst), 1);
+    drop(place);
+    // Nobody is in: the next thing that happens lets the other one run, too.
+    lane.submit(row(3.0, GOOD), owner.clone(), false);
+    assert_eq!(next(&told).value(), 3.0);
+    until("both run", || slow.running.load(Ordering::SeqCst) == 2);
+    slow.gate.open();
+    all(&told, 2).into_iter().for_each(|mut told| drop(told.row.release()));
     assert_eq!(guests.inside(), 0);
 }
 

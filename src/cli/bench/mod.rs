@@ -2,7 +2,8 @@
 //! Enters: the addresses of a server that serves the bundled models. Leaves: a table.
 //! Owns: the floor servers while it runs. Must hold: server and floors get the same frames from the same rigs, in turn, in
 //! the same process; what is printed was measured in this run.
-//! Must not know: any room of the server but the engine, which the floors run the same model on.
+//! Must not know: any room of the server but the engine, which the floors run the same model on, and `signal`, whose ops
+//! are measured alone.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -12,6 +13,7 @@ use std::time::Duration;
 pub mod command; // the command itself
 pub mod floor; // bare servers, the bare loop
 pub mod load; // rigs that measure
+pub mod ops; // preprocessing alone
 
 use floor::{Floors, Model};
 use load::{Load, Measured, Pace, Road};
@@ -123,6 +125,7 @@ pub async fn run(
         bench.throughput(road, name).await?;
     }
     bench.recording().await?;
+    bench.preprocessing().await?;
     Ok(bench.out.flush()?)
 }
 
@@ -178,6 +181,25 @@ impl<W: Write + Send> Bench<'_, W> {
             let on = Load { record: true, ..off };
             let measured = self.in_turn([(self.addrs, on), (self.addrs, off)]).await?;
             self.latency_row(sessions, measured)?;
+        }
+        Ok(())
+    }
+
+    async fn preprocessing(&mut self) -> Result<(), BenchError> {
+        writeln!(self.out, "\npreprocessing on one core (a sample is one channel's)")?;
+        let head = ["op", "channels", "rate (Hz)", "samples/s per core", "of real time"];
+        let [op, channels, rate, samples, share] = head;
+        writeln!(self.out, "{op:<28} {channels:>8} {rate:>9} {samples:>18} {share:>12}")?;
+        for case in ops::cases() {
+            let during = self.options.during;
+            let samples_per_s = tokio::task::spawn_blocking(move || ops::measure(&case, during)).await?;
+            let (stream, share) = (case.stream, samples_per_s / case.stream.samples_per_s());
+            writeln!(
+                self.out,
+                "{:<28} {:>8} {:>9} {samples_per_s:>18.3e} {share:>11.1}x",
+                case.name, stream.channels, stream.rate_hz
+            )?;
+            self.out.flush()?;
         }
         Ok(())
     }

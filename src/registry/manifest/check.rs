@@ -6,7 +6,11 @@ use super::{Channels, InputType, Manifest, Mode, StateInit, StateKind};
 use crate::domain::time::ns_from_ms;
 use crate::registry::file::is_plain_name;
 use crate::registry::finding::{Finding, Findings, quoted};
-use crate::signal::op::{Kernel, Numbers, Op, Reduce, ZscoreMode};
+use crate::signal::op::{Numbers, Op, Reduce, ZscoreMode, values_per_bin};
+use crate::signal::refusal::OpError;
+
+/// Longest window and longest hop (bins).
+const MOST_BINS: u32 = 65_536;
 
 /// What is wrong in the manifest itself.
 pub(super) fn check(file: &str, manifest: &Manifest) -> Findings {
@@ -28,8 +32,12 @@ pub(super) fn check(file: &str, manifest: &Manifest) -> Findings {
 /// What the manifest asks for that this version of latentd knows but does not serve yet.
 pub fn unserved(file: &str, manifest: &Manifest) -> Findings {
     let mut sheet = Sheet { file, findings: Findings::none() };
-    if manifest.mode != Mode::Step {
-        sheet.not_yet("mode", "step", quoted(manifest.mode.word()));
+    if !matches!(manifest.mode, Mode::Step | Mode::Window) {
+        sheet.not_yet("mode", "step or window", quoted(manifest.mode.word()));
+    }
+    if manifest.mode == Mode::Window && !manifest.states.is_empty() {
+        let found = format!("{} of them", manifest.states.len());
+        sheet.not_yet("state", "no [[state]] with mode = \"window\"", found);
     }
     if !manifest.noise.is_empty() {
         sheet.not_yet("noise", "no noise inputs", format!("{} of them", manifest.noise.len()));
@@ -48,39 +56,15 @@ pub fn unserved(file: &str, manifest: &Manifest) -> Findings {
         if input.form.is_some() {
             sheet.not_yet(format!("input[{i}].as"), "counts per bin", "`tokens`");
         }
-        if let InputType::Frames | InputType::AddressEvents | InputType::Markers = input.kind {
+        if input.kind == InputType::Markers {
             sheet.not_yet(
                 format!("input[{i}].type"),
-                "spike_events, binned, continuous or latent",
+                "spike_events, binned, continuous, frames, address_events or latent",
                 quoted(input.kind.word()),
             );
         }
-        for (j, op) in input.preprocess.iter().enumerate() {
-            if let Some(word) = unserved_op(op) {
-                sheet.not_yet(
-                    format!("input[{i}].preprocess[{j}]"),
-                    "bin, scale, sqrt, log1p, clip, smooth or zscore",
-                    quoted(word),
-                );
-            }
-        }
     }
     sheet.findings
-}
-
-fn unserved_op(op: &Op) -> Option<&'static str> {
-    match op {
-        Op::Bin { reduce: Some(Reduce::All) } => Some("bin with reduce = \"all\""),
-        Op::Bin { .. } | Op::Scale { .. } | Op::Sqrt {} | Op::Log1p {} | Op::Clip { .. } => None,
-        Op::Smooth { .. } => None,
-        Op::Zscore { .. } => None,
-        Op::Reference { .. } => Some("reference"),
-        Op::Butterworth { .. } => Some("butterworth"),
-        Op::Notch { .. } => Some("notch"),
-        Op::Decimate { .. } => Some("decimate"),
-        Op::ThresholdCrossings { .. } => Some("threshold_crossings"),
-        Op::BandPower { .. } => Some("band_power"),
-    }
 }
 
 /// What was found so far in one file.
@@ -238,68 +222,71 @@ impl Sheet<'_> {
                     "nothing",
                 );
             }
-            let binned_at = input.preprocess.iter().position(|op| matches!(op, Op::Bin { .. }));
-            if let (InputType::SpikeEvents, Some(at @ 1..)) = (input.kind, binned_at) {
+            if input.kind == InputType::Latent && !input.preprocess.is_empty() {
                 self.wrong(
-                    format!("input[{i}].preprocess[{at}]"),
-                    "`bin` before every other op, since events have no values of their own",
-                    format!("{at} ops before it"),
+                    format!("input[{i}].preprocess"),
+                    "no ops with type latent: what a stage gives is taken as it is",
+                    format!("{} of them", input.preprocess.len()),
                 );
+            }
+            if let Some(kind) = input.kind.signal()
+                && let Err(error) = crate::signal::chain::check_places(&input.preprocess, kind)
+            {
+                self.op(i, error);
+            }
+            if input.kind.is_image() {
+                self.image_chain(i, &input.preprocess);
             }
             self.chain(i, &input.preprocess, input.channels);
         }
     }
 
-    /// The parameters of each op; the formulas are the signal room's.
-    fn chain(&mut self, i: usize, ops: &[Op], channels: Option<Channels>) {
-        let mut bins = 0;
+    /// What is done to images is done to each pixel by itself.
+    fn image_chain(&mut self, i: usize, ops: &[Op]) {
         for (j, op) in ops.iter().enumerate() {
-            let key = |word: &str| format!("input[{i}].preprocess[{j}].{word}");
-            let positive = |x: &Option<f64>| x.is_some_and(|x| x.is_finite() && x > 0.0);
-            let told = |x: &Option<f64>| x.map_or_else(|| "nothing".into(), |x| x.to_string());
-            match op {
-                Op::Bin { .. } | Op::BandPower { .. } => {
-                    bins += 1;
-                    if bins == 2 {
-                        self.wrong(format!("input[{i}].preprocess[{j}]"), "one op that bins", "a second");
-                    }
-                }
-                Op::Scale { factor, offset } if !factor.is_finite() || !offset.is_finite() => {
-                    self.wrong(key("factor"), "finite numbers", format!("{factor} and {offset}"));
-                }
-                Op::Clip { min, max } if !(min.is_finite() && max.is_finite() && min <= max) => {
-                    self.wrong(key("min"), "finite min <= max", format!("{min} and {max}"));
-                }
-                Op::Smooth { kernel: Kernel::HalfGaussian, sigma_ms, .. } if !positive(sigma_ms) => {
-                    self.wrong(key("sigma_ms"), "a finite number > 0", told(sigma_ms));
-                }
-                Op::Smooth { kernel: Kernel::Exponential | Kernel::ExponentialFir, tau_ms, .. }
-                    if !positive(tau_ms) =>
-                {
-                    self.wrong(key("tau_ms"), "a finite number > 0", told(tau_ms));
-                }
-                Op::Zscore { mode: ZscoreMode::Running, tau_s, .. }
-                    if tau_s.is_some_and(|tau| !tau.is_finite() || tau < 0.0) =>
-                {
-                    self.wrong(key("tau_s"), "a finite number of seconds, 0 or more", told(tau_s));
-                }
-                Op::Zscore { mode: ZscoreMode::Calibration, seconds, .. } if !positive(seconds) => {
-                    self.wrong(key("seconds"), "a finite number > 0", told(seconds));
-                }
-                Op::Zscore { mode: ZscoreMode::Fixed, mean, std, .. } => {
-                    self.numbers(key("mean"), mean, channels, |x| x.is_finite());
-                    self.numbers(key("std"), std, channels, |x| x.is_finite() && x >= 0.0);
-                }
-                _ => {}
+            let by_pixel = match op {
+                Op::Bin { reduce } => *reduce != Some(Reduce::All),
+                Op::Scale { .. } | Op::Sqrt {} | Op::Log1p {} | Op::Clip { .. } => true,
+                Op::Smooth { .. } | Op::Zscore { .. } => true,
+                _ => false,
+            };
+            if !by_pixel {
+                self.wrong(
+                    format!("input[{i}].preprocess[{j}]"),
+                    "bin (sum, mean or last), scale, sqrt, log1p, clip, smooth or zscore on images",
+                    quoted(op.word()),
+                );
             }
         }
+    }
+
+    /// The parameters of each op; the formulas are the signal room's.
+    fn chain(&mut self, i: usize, ops: &[Op], channels: Option<Channels>) {
+        for (j, op) in ops.iter().enumerate() {
+            if let Err(error) = op.check() {
+                self.op(i, OpError { place: j, ..error });
+            }
+            if let Op::Zscore { mode: ZscoreMode::Fixed, mean, std, .. } = op {
+                let key = |word: &str| format!("input[{i}].preprocess[{j}].{word}");
+                let channels = match channels {
+                    Some(Channels::Count(n)) => values_per_bin(&ops[..j], n as usize),
+                    _ => None,
+                };
+                self.numbers(key("mean"), mean, channels, |x| x.is_finite());
+                self.numbers(key("std"), std, channels, |x| x.is_finite() && x >= 0.0);
+            }
+        }
+    }
+
+    fn op(&mut self, i: usize, error: OpError) {
+        self.wrong(format!("input[{i}].{}", error.field()), error.expected, error.found);
     }
 
     fn numbers(
         &mut self,
         key: String,
         numbers: &Option<Numbers>,
-        channels: Option<Channels>,
+        channels: Option<usize>,
         good: impl Fn(f64) -> bool,
     ) {
         match numbers {
@@ -311,8 +298,8 @@ impl Sheet<'_> {
             Some(Numbers::Here(all)) => {
                 if let Some(bad) = all.iter().find(|x| !good(**x)) {
                     self.wrong(key, "finite numbers (a deviation: 0 or more)", bad.to_string());
-                } else if let Some(Channels::Count(n)) = channels
-                    && all.len() != n as usize
+                } else if let Some(n) = channels
+                    && all.len() != n
                     && all.len() != 1
                 {
                     self.wrong(key, format!("{n} numbers, one per channel"), all.len().to_string());
@@ -363,6 +350,12 @@ impl Sheet<'_> {
                 );
             } else if !told && manifest.mode == mode && mode != Mode::Trial {
                 self.wrong(word, format!("a table [{word}] with mode = \"{word}\""), "nothing");
+            }
+        }
+        let Some(window) = &manifest.window else { return };
+        for (word, bins) in [("size_bins", window.size_bins), ("hop_bins", window.hop_bins)] {
+            if bins == 0 || bins > MOST_BINS {
+                self.wrong(format!("window.{word}"), format!("1 to {MOST_BINS}"), bins.to_string());
             }
         }
     }

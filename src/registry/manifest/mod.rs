@@ -23,6 +23,11 @@ impl InputType {
     pub fn signal(self) -> Option<SignalType> {
         SignalType::parse(self.word())
     }
+
+    /// Whether each of its channels is an image in every bin.
+    pub fn is_image(self) -> bool {
+        matches!(self, InputType::Frames | InputType::AddressEvents)
+    }
 }
 
 /// What a model takes, keeps and gives.
@@ -303,7 +308,7 @@ pub struct Output {
 }
 
 /// For mode `window`.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "fields are the manifest's own keys")]
 pub struct Window {

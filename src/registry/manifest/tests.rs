@@ -117,11 +117,11 @@ rate = { num = 1000, den = 1 }
 fill = "hold"
 batch_axis = 1
 preprocess = [
-  { op = "bin", reduce = "sum" }, { op = "scale", factor = 2.0, offset = 1.0 }, { op = "sqrt" }, { op = "log1p" },
+  { op = "scale", factor = 2.0, offset = 1.0 }, { op = "sqrt" }, { op = "log1p" },
   { op = "clip", min = -5.0, max = 5.0 }, { op = "reference", kind = "common_average", by = "group" },
   { op = "butterworth", kind = "band", low_hz = 4.0, high_hz = 30.0, order = 4, init = "steady" },
   { op = "notch", hz = 50.0, q = 30.0, harmonics = 1 }, { op = "decimate", factor = 10, order = 8 },
-  { op = "zscore", mode = "fixed", mean = [0.5], std = "file:std.npy" },
+  { op = "bin", reduce = "sum" }, { op = "zscore", mode = "fixed", mean = [0.5], std = "file:std.npy" },
 ]
 [[input]]
 name = "spikes"
@@ -149,21 +149,76 @@ batch_axis = 2
     assert_eq!(files, ["std.npy", "units.csv"]);
     let unserved = unserved("m/model.toml", &manifest);
     let keys: Vec<&str> = unserved.0.iter().map(|finding| finding.key.as_str()).collect();
-    assert_eq!(
-        keys,
-        [
-            "mode",
-            "state[0].kind",
-            "input[0].preprocess[5]",
-            "input[0].preprocess[6]",
-            "input[0].preprocess[7]",
-            "input[0].preprocess[8]",
-            "input[1].as",
-        ]
-    );
+    assert_eq!(keys, ["state", "state[0].kind", "input[1].as"]);
     assert_eq!(
         unserved.0[0].to_string(),
-        "m/model.toml: mode: expected step, found `window`, which this version does not serve yet"
+        "m/model.toml: state: expected no [[state]] with mode = \"window\", found 1 of them, which this version does not \
+         serve yet"
+    );
+}
+
+#[test]
+fn parameters_of_ops_that_cannot_be_are_named_by_their_keys() {
+    for (op, sentence) in [
+        (r#"op = "butterworth", kind = "low", high_hz = 9, order = 0"#, ".order: expected 1 to 64, found 0"),
+        (
+            r#"op = "butterworth", kind = "low", low_hz = 9"#,
+            ".low_hz: expected nothing with kind = \"low\", found 9",
+        ),
+        (
+            r#"op = "butterworth", kind = "high""#,
+            ".low_hz: expected a finite number > 0 with kind = \"high\", found nothing",
+        ),
+        (
+            r#"op = "butterworth", kind = "stop", low_hz = 60, high_hz = 50"#,
+            ".low_hz: expected below high_hz = 50, found 60",
+        ),
+        (r#"op = "notch", hz = -50"#, ".hz: expected a finite number > 0, found -50"),
+        (r#"op = "notch", hz = 50, q = 0"#, ".q: expected a finite number > 0, found 0"),
+        (
+            r#"op = "notch", hz = 50, harmonics = 0"#,
+            ".harmonics: expected 1 to 1000 (the fundamental counts), found 0",
+        ),
+        (r#"op = "decimate", factor = 1"#, ".factor: expected a whole number, 2 or more, found 1"),
+        (
+            r#"op = "threshold_crossings", low_hz = 250, high_hz = 5000, times = 0"#,
+            ".times: expected a finite number above or below 0 (below: falling), found 0",
+        ),
+        (
+            r#"op = "threshold_crossings", low_hz = 250, high_hz = 5000, calibrate_s = 0"#,
+            ".calibrate_s: expected a finite number > 0, found 0",
+        ),
+        (
+            r#"op = "band_power", bands = [[8, 12]], window_ms = -500"#,
+            ".window_ms: expected a finite number > 0, found -500",
+        ),
+        (
+            r#"op = "band_power", bands = [[12, 8]], window_ms = 500"#,
+            ".bands: expected 0 <= low < high, finite, in Hz, found [12, 8]",
+        ),
+        (
+            r#"op = "reference", kind = "bipolar""#,
+            ".pairs: expected at least one pair of channels, found 0 of them",
+        ),
+        (
+            r#"op = "reference", kind = "common_average", by = "array""#,
+            ".by: expected \"group\", found `array`",
+        ),
+    ] {
+        let text = format!(
+            "[[input]]\nname = \"lfp\"\ntensor = \"x\"\ntype = \"continuous\"\npreprocess = [{{ {op} }}]\n"
+        );
+        let said = parse("m/model.toml", &text).unwrap_err().to_string();
+        assert!(said.contains(&format!("input[0].preprocess[0]{sentence}")), "{said}\n not {sentence}");
+    }
+    let text = "[[input]]\nname = \"lfp\"\ntensor = \"x\"\ntype = \"continuous\"\n\
+                preprocess = [{ op = \"bin\" }, { op = \"decimate\", factor = 2 }]\n";
+    let said = parse("m/model.toml", text).unwrap_err().to_string();
+    assert!(
+        said.contains(
+            "input[0].preprocess[1]: expected ops that run once per sample before `bin`, found `decimate`"
+        ),
+        "{said}"
     );
 }
 
@@ -280,6 +335,16 @@ fn each_refusal_names_file_key_expected_and_found() {
         ),
         ("mode = \"window\"", "window: expected a table [window] with mode = \"window\", found nothing"),
         ("[window]\nsize_bins = 5", "window: expected mode = \"window\" where [window] stands, found `step`"),
+        ("mode = \"window\"\n[window]\nsize_bins = 0", "window.size_bins: expected 1 to 65536, found 0"),
+        (
+            "mode = \"window\"\n[window]\nsize_bins = 5\nhop_bins = 70000",
+            "window.hop_bins: expected 1 to 65536, found 70000",
+        ),
+        ("mode = \"window\"\n[window]\nhop_bins = 5", "window.size_bins: expected a value, found nothing"),
+        (
+            "[[input]]\nname = \"a\"\ntensor = \"x\"\ntype = \"frames\"\npreprocess = [{ op = \"notch\", hz = 50.0 }]",
+            "input[0].preprocess[0]: expected bin (sum, mean or last), scale, sqrt, log1p, clip, smooth or zscore on images, found `notch`",
+        ),
         ("[serve]\nmax_batch = 0", "serve.max_batch: expected 1 to 65536, found 0"),
         (
             "[serve]\ndevice = \"gpu\"",

@@ -191,7 +191,16 @@ fn outputs_that_are_not_finite_are_refused_from_silence_and_from_drawn_inputs() 
 #[test]
 fn what_is_known_and_not_served_yet_says_so() {
     for (manifest, sentence) in [
-        (format!("mode = \"window\"\n[window]\nsize_bins = 5\n{XY}"), "mode: expected step, found `window`"),
+        (
+            format!("mode = \"trial\"\n[trial]\nmax_bins = 5\n{XY}"),
+            "mode: expected step or window, found `trial`",
+        ),
+        (
+            format!(
+                "mode = \"window\"\n[window]\nsize_bins = 5\n{XY}[[state]]\ninput = \"h\"\noutput = \"hn\"\n"
+            ),
+            "state: expected no [[state]] with mode = \"window\", found 1 of them",
+        ),
         (format!("{XY}[[noise]]\ntensor = \"eps\"\n"), "noise: expected no noise inputs, found 1 of them"),
         (
             format!("{XY}[[state]]\ninput = \"h\"\noutput = \"hn\"\nkind = \"ring\"\naxis = 1\nmax = 5\n"),
@@ -204,10 +213,6 @@ fn what_is_known_and_not_served_yet_says_so() {
         (
             format!("{XY}[[tap]]\ntensor = \"inner\"\n"),
             "tap[0].tensor: expected an output of the graph, found `inner`, an inner tensor or none",
-        ),
-        (
-            XY.replace("tensor = \"x\"\n", "tensor = \"x\"\npreprocess = [{ op = \"notch\", hz = 50.0 }]\n"),
-            "input[0].preprocess[0]: expected bin, scale, sqrt, log1p, clip, smooth or zscore, found `notch`",
         ),
     ] {
         let dims = [batch(), 3.into()];

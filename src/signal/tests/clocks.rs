@@ -3,11 +3,10 @@
 use crate::domain::frame::Frame;
 use crate::domain::output::EventKind;
 use crate::domain::settings::{BinsBy, GapPolicy};
-use crate::domain::signal::{ClockBy, SignalType};
+use crate::domain::signal::{ClockBy, SignalRole, SignalSpec, SignalType};
 use crate::domain::time::Rate;
 use crate::error::{Fault, Kind};
 use crate::signal::aligner::Aligner;
-use crate::signal::clock::Relation;
 use crate::signal::refusal::Refusal;
 use crate::signal::testing::*;
 
@@ -123,6 +122,24 @@ fn a_declared_epoch_goes_on_with_k_and_its_gap_is_what_the_servers_clock_says() 
 }
 
 #[test]
+fn a_signal_that_comes_back_after_bins_have_closed_without_it_begins_where_the_servers_clock_is() {
+    let mut rig = two_signals(|_| {});
+    rig.push(rows(0, 2, &[1.0; 2]));
+    rig.push_to(1, spikes(0, W, &[]));
+    for k in 1..30 {
+        rig.now_ns = k * W;
+        rig.push(rows(k as u64, 2, &[1.0; 2]));
+        rig.expire(rig.now_ns);
+    }
+    assert_eq!(rig.aligner.next_bin(), 28);
+    let mut back = spikes(0, W, &[(0, 5)]);
+    back.epoch = true;
+    rig.push_to(1, back);
+    rig.push(rows(30, 2, &[1.0; 2]));
+    assert_eq!(rig.bin(30).inputs[1].values, [1.0], "not as far behind again as it was away");
+}
+
+#[test]
 fn a_step_back_of_the_index_is_a_restart_only_if_the_stamps_went_on() {
     let mut rig = Rig::binned(|_| {});
     rig.push(stamped(rows(u64::from(u32::MAX), 2, &[1.0; 2]), 0));
@@ -183,17 +200,144 @@ fn by_exchange_a_frame_is_refused_until_both_clocks_are_known_and_mapped_then() 
     let mut rig = two_signals(|plan| plan.signals[1].clock = "eeg".into());
     rig.push(rows(0, 2, &[1.0; 4]));
     let events = || spikes(-500, 2 * W - 500, &[(0, W - 501), (0, W - 500)]);
-    let relation = |offset_ns| Relation { offset_ns, drift_ppm: 0.0, at_ns: 0, uncertainty_ns: 0 };
     let fault = Fault::from(rig.try_push(1, events()).unwrap_err());
     assert_eq!(fault.kind, Kind::ClockUnknown);
     assert!(fault.detail.contains("probe of clock `eeg`"), "{fault}");
-    rig.aligner.set_relation("eeg", relation(1_500));
+    rig.relate("eeg", 1_500, 0);
     let fault = Fault::from(rig.try_push(1, events()).unwrap_err());
     assert!(fault.detail.contains("probe of clock `device`"), "{fault}");
-    rig.aligner.set_relation("device", relation(1_000));
+    rig.relate("device", 1_000, 0);
     rig.push_to(1, events());
     let second: Vec<f32> = rig.bins().iter().map(|bin| bin.inputs[1].values[0]).collect();
     assert_eq!(second, [1.0, 1.0]);
+}
+
+#[test]
+fn without_a_relation_no_frame_is_kept_for_later_either_nor_one_that_no_input_sees() {
+    let mut rig = two_signals(|plan| {
+        plan.t0_ns = None;
+        plan.signals[1].clock = "eeg".into();
+        let stick = SignalSpec { name: "stick".into(), role: SignalRole::Target, ..event_signal(&["x"]) };
+        plan.signals.push(SignalSpec { clock: "arm".into(), ..stick });
+    });
+    let refused = |rig: &mut Rig, signal| rig.try_push(signal, spikes(0, W, &[])).is_err();
+    assert!(refused(&mut rig, 1) && refused(&mut rig, 2), "the session's first signal has not come yet");
+    rig.relate("device", 0, 0);
+    rig.relate("arm", 0, 0);
+    assert!(refused(&mut rig, 1) && !refused(&mut rig, 2));
+}
+
+/// `spikes` (events, the session's) and `eeg` (binned), each on a clock of its own; the server's clock is the session's
+/// plus 1 s, and `eeg` reads what the session's clock reads.
+fn two_clocks() -> Rig {
+    let mut second = binned_signal(&["c"]);
+    (second.name, second.clock) = ("eeg".into(), "eeg".into());
+    let mut plan = plan(vec![event_signal(&["a"]), second]);
+    plan.t0_ns = Some(0);
+    let mut rig = Rig::of(plan);
+    rig.relate("device", 1_000_000_000, 0);
+    rig.relate("eeg", 1_000_000_000, 0);
+    rig
+}
+
+/// The rows of `eeg` by their index, where each is its own value; which bin has which.
+fn eeg_by_bin(rig: &Rig) -> Vec<(u64, f32)> {
+    rig.bins().iter().map(|bin| (bin.k, bin.inputs[1].values[0])).collect()
+}
+
+#[test]
+fn a_clock_that_is_set_moves_no_sample() {
+    for by in [15_000_000_000, -15_000_000_000, 60_000_000] {
+        let mut rig = two_clocks();
+        let row = |k: i64, set: i64| stamped(rows(k as u64, 1, &[k as f32]), k * W + set);
+        for k in 0..9 {
+            rig.now_ns = 1_000_000_000 + (k + 1) * W;
+            // The clock is set before row 3, and the probes are believed before row 6.
+            if k == 6 {
+                rig.relate("eeg", 1_000_000_000 - by, by);
+            }
+            rig.push_to(1, row(k, if k < 3 { 0 } else { by }));
+            rig.push(spikes(k * W, (k + 1) * W, &[(0, k * W)]));
+        }
+        assert_eq!(eeg_by_bin(&rig), (0..9).map(|k| (k, k as f32)).collect::<Vec<_>>(), "by {by}");
+        let told: u64 = rig.notices(EventKind::ClockDisagrees).iter().map(|notice| notice.count).sum();
+        assert!((1..=3).contains(&told), "{told}: until the step is believed, not after");
+    }
+}
+
+#[test]
+fn a_device_that_was_away_and_whose_clock_went_on_comes_back_to_its_place() {
+    let mut rig = two_clocks();
+    for k in 0..40 {
+        rig.now_ns = 1_000_000_000 + (k + 1) * W;
+        rig.push(spikes(k * W, (k + 1) * W, &[]));
+        // Row k - 1 begins in the middle of bin k - 1. Away are rows 9 to 28; its counter then restarts.
+        if (1..10).contains(&k) || k >= 30 {
+            let index = if k < 30 { k - 1 } else { k - 30 };
+            let row = rows(index as u64, 1, &[(k - 1) as f32]);
+            rig.push_to(1, Frame { epoch: k == 30, ..stamped(row, (k - 1) * W + W / 2) });
+        }
+        if k == 33 {
+            rig.relate("eeg", 1_000_000_000, 0);
+        }
+        rig.expire(rig.now_ns);
+    }
+    let back: Vec<(u64, f32)> = eeg_by_bin(&rig).into_iter().filter(|(k, _)| *k >= 30).collect();
+    assert_eq!(back, (30..39).map(|k| (k, k as f32)).collect::<Vec<_>>());
+    assert_eq!((rig.aligner.counts().late, rig.notices(EventKind::ClockEpoch).len()), (0, 1));
+}
+
+#[test]
+fn a_session_whose_own_clock_is_set_goes_on_and_takes_the_others_along() {
+    let mut first = binned_signal(&["a"]);
+    first.name = "spikes".into();
+    let mut second = event_signal(&["c"]);
+    (second.name, second.clock) = ("eeg".into(), "eeg".into());
+    let mut plan = plan(vec![first, second]);
+    plan.t0_ns = Some(0);
+    let mut rig = Rig::of(plan);
+    let by = -15_000_000_000;
+    rig.relate("device", 1_000_000_000, 0);
+    rig.relate("eeg", 1_000_000_000, 0);
+    for k in 0..9 {
+        rig.now_ns = 1_000_000_000 + (k + 1) * W;
+        if k == 6 {
+            rig.relate("device", 1_000_000_000 - by, by);
+        }
+        rig.push(stamped(rows(k as u64, 1, &[1.0]), k * W + if k < 3 { 0 } else { by }));
+        rig.push_to(1, spikes(k * W, (k + 1) * W, &vec![(0, k * W); k as usize]));
+        assert_eq!(rig.aligner.clocks().server_at(i128::from((k + 1) * W)), Some((rig.now_ns.into(), 0)));
+    }
+    assert_eq!(eeg_by_bin(&rig), (0..9).map(|k| (k, k as f32)).collect::<Vec<_>>());
+}
+
+#[test]
+fn events_of_a_clock_that_is_set_begin_an_epoch_and_an_epoch_that_began_since_stays() {
+    let mut second = event_signal(&["c"]);
+    (second.name, second.clock) = ("eeg".into(), "eeg".into());
+    let mut plan = plan(vec![binned_signal(&["a"]), second]);
+    plan.t0_ns = Some(0);
+    for declared in [false, true] {
+        let mut rig = Rig::of(plan.clone());
+        rig.relate("device", 1_000_000_000, 0);
+        rig.relate("eeg", 1_000_000_000, 0);
+        let by = -3 * W;
+        for k in 0..9 {
+            rig.now_ns = 1_000_000_000 + (k + 1) * W;
+            if k == 6 {
+                rig.relate("eeg", 1_000_000_000 - by, by);
+            }
+            let set = if k < 3 { 0 } else { by };
+            let mut frame = spikes(k * W + set, (k + 1) * W + set, &[(0, k * W + set)]);
+            frame.epoch = declared && k == 3;
+            rig.push_to(1, frame);
+            rig.push(rows(k as u64, 1, &[1.0]));
+            rig.expire(rig.now_ns - 1);
+        }
+        assert_eq!(rig.notices(EventKind::ClockEpoch).len(), 1, "declared: {declared}");
+        assert_eq!(rig.bin(8).inputs[1].values, [1.0], "declared: {declared}");
+        assert_eq!(rig.aligner.counts().late, if declared { 0 } else { 3 });
+    }
 }
 
 #[test]

@@ -5,6 +5,7 @@ use crate::domain::settings::TrialMarks;
 use crate::domain::settings::{GapPolicy, LatePolicy, ResetScope};
 use crate::domain::signal::SignalType;
 use crate::error::{Fault, Kind};
+use crate::signal::act::Act;
 use crate::signal::input::Fill;
 use crate::signal::refusal::Refusal;
 use crate::signal::testing::*;
@@ -82,7 +83,7 @@ fn under_fail_a_frame_after_a_gap_is_refused_and_nothing_is_consumed_until_the_s
     rig.push(rows(3, 2, &[7.0, 8.0]));
     assert_eq!(rig.bins().len(), 4);
     assert!(rig.try_push(0, rows(5, 2, &[1.0, 1.0])).is_err());
-    rig.aligner.reset(ResetScope::All, None).unwrap();
+    rig.reset(ResetScope::All, None);
     rig.push(rows(5, 2, &[1.0, 1.0]));
     assert_eq!(rig.aligner.next_bin(), 6);
     assert!(rig.try_push(0, rows(9, 2, &[1.0, 1.0])).is_err(), "forgiven once, not for ever");
@@ -422,7 +423,7 @@ fn replay_repeats_an_early_closing() {
     live.push(rows(3, 2, &[1.0; 2]));
     let mut replay = two_signals(|_| {});
     replay.push(rows(0, 2, &[1.0; 6]));
-    replay.aligner.close_before(3, 0, &mut replay.out);
+    replay.act(Act::Close { before: 3, now_ns: 0 });
     replay.push_to(1, spikes(0, 4 * W, &[(0, 1), (0, 3 * W)]));
     replay.push(rows(3, 2, &[1.0; 2]));
     assert_eq!(live.bins(), replay.bins());
@@ -474,12 +475,13 @@ fn a_reset_takes_place_before_the_bin_asked_for_and_a_past_one_is_a_conflict() {
         plan.inputs[0].0.chain = serde_json::from_str(chain).unwrap();
     });
     rig.push(rows(0, 2, &[1.0; 2]));
-    assert_eq!(rig.aligner.reset(ResetScope::Model, None).unwrap(), 1);
-    assert_eq!(rig.aligner.reset(ResetScope::All, Some(2)).unwrap(), 2);
+    rig.reset(ResetScope::Model, None);
+    rig.reset(ResetScope::All, Some(2));
     rig.push(rows(1, 2, &[1.0; 4]));
     assert_eq!((rig.bin(1).reset, rig.bin(2).reset), (Some(ResetScope::Model), Some(ResetScope::All)));
     assert!(rig.bin(1).inputs[0].values > rig.bin(0).inputs[0].values, "scope model keeps the filters");
     assert_eq!(rig.bin(2).inputs[0].values, rig.bin(0).inputs[0].values, "scope all does not");
-    let refusal = rig.aligner.reset(ResetScope::Model, Some(1)).unwrap_err();
+    let past = Act::Reset { scope: ResetScope::Model, at_bin: 1 };
+    let refusal = rig.aligner.act(&past, &mut rig.out).unwrap_err();
     assert_eq!(Fault::from(refusal).kind, Kind::Conflict);
 }

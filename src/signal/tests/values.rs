@@ -8,7 +8,7 @@ use crate::domain::tensor::{Dtype, Tensor};
 use crate::error::{Fault, Kind};
 use crate::signal::aligner::Aligner;
 use crate::signal::input::{Fill, InputChannels};
-use crate::signal::refusal::{Refusal, SignalError};
+use crate::signal::refusal::Refusal;
 use crate::signal::testing::*;
 
 const NAN: f32 = f32::NAN;
@@ -279,7 +279,7 @@ fn two_inputs_may_be_fed_by_one_signal_each_through_its_own_chain() {
 }
 
 #[test]
-fn ops_that_are_not_served_yet_and_signals_that_do_not_fit_are_sentences_at_open() {
+fn ops_and_signals_that_do_not_fit_are_sentences_at_open() {
     let refuse = |change: &dyn Fn(&mut crate::signal::plan::Plan)| {
         let mut plan = plan(vec![binned_signal(&["a", "b"])]);
         change(&mut plan);
@@ -288,12 +288,11 @@ fn ops_that_are_not_served_yet_and_signals_that_do_not_fit_are_sentences_at_open
     let error = refuse(&|plan| {
         plan.inputs[0].0.chain = serde_json::from_str(r#"[{"op": "notch", "hz": 50.0}]"#).unwrap()
     });
-    assert!(matches!(error, SignalError::NotServed { .. }));
     assert_eq!(
         error.to_string(),
-        "input `spikes`: op `notch` (preprocess[0]) is not served by this version yet"
+        "input `spikes`: preprocess[0].hz: expected below 25 Hz, half of the rate, found 50"
     );
-    assert_eq!(Fault::from(error).kind, Kind::Unsupported);
+    assert_eq!(Fault::from(error).kind, Kind::Invalid);
     let error = refuse(&|plan| plan.signals[0].bin_ms = Some(30.0)).to_string();
     assert_eq!(
         error,

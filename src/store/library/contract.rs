@@ -1,16 +1,15 @@
 //! What every library must hold, as tests that run on each of them.
 
-use bytes::Bytes;
-
 use super::{Library, Taken};
 use crate::domain::ids::RunId;
 use crate::domain::output::EventKind;
 use crate::store::codec;
 use crate::store::extent::{Track, bins_per_chunk};
 use crate::store::journal::Row;
+use crate::store::pack;
 use crate::store::record::{Annotation, Record, Since};
 use crate::store::run::{Close, Owner, Recording, RunEdit, RunFilter, RunHead, RunState};
-use crate::store::testing::{bins, event, frame, head};
+use crate::store::testing::{bins, event, frame, head, relate};
 use crate::store::transfer::Transfer;
 
 /// A library under test, which can be left and opened again.
@@ -236,21 +235,24 @@ pub async fn events_are_merged_across_transfers<B: Bench>() {
 
 pub async fn frames_come_pack_by_pack<B: Bench>() {
     let (bench, head) = (B::fresh().await, head());
-    let step = Record::Step { bytes: Bytes::from_static(b"clock") };
+    let act = Record::Act(relate("amp"));
     let first = transfer(&head, 0, 1, &[begun(&head), frame(0, 0, 1), frame(1, 0, 1), frame(0, 1, 2)]);
-    let second = transfer(&head, 1, 2, &[step, frame(0, 2, 3)]);
+    let second = transfer(&head, 1, 2, &[act, frame(0, 2, 3)]);
     take(bench.library(), &[first, second]).await;
     let (mut after, mut found) = (None, Vec::new());
     while let Some(mut pack) = bench.library().frames(head.run, Track(0), after).await.unwrap() {
-        while let Some((at, seq, bins_until, bytes)) = codec::unpack_frame(&mut pack.bytes).unwrap() {
-            assert_eq!(bytes, format!("frame 0/{seq}"));
-            found.push((at, seq, bins_until));
-            after = Some(at);
+        while let Some(frame) = pack::unpack_frame(&mut pack.bytes).unwrap() {
+            assert_eq!(frame.bytes, format!("frame 0/{}", frame.seq));
+            assert_eq!(frame.arrived_ns, 1_000 + frame.seq as i64);
+            found.push((frame.at, frame.seq, frame.bins_until));
+            after = Some(frame.at);
         }
     }
     assert_eq!(found, [(100, 0, 1), (102, 1, 2), (201, 2, 3)]);
-    let steps = bench.library().frames(head.run, Track::OWN, None).await.unwrap().unwrap();
-    assert_eq!((steps.first_at, steps.n), (200, 1));
+    let mut acts = bench.library().frames(head.run, Track::OWN, None).await.unwrap().unwrap();
+    assert_eq!((acts.first_at, acts.n), (200, 1));
+    let act = pack::unpack_frame(&mut acts.bytes).unwrap().unwrap();
+    assert_eq!(codec::act(act.bytes).unwrap(), relate("amp"));
 }
 
 pub async fn an_open_run_of_an_earlier_start_is_interrupted<B: Bench>() {

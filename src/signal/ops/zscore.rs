@@ -1,20 +1,7 @@
 //! (x − mean) / standard deviation, channel by channel, in f64. A missing value (NaN) gives none and updates nothing.
 
-use super::pace::Pace;
-
-/// √v at most this share of the RMS is no variance.
-const FLAT: f64 = 1e-9;
-
-/// What a z-score has to say of a channel; each once until it is reset.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Report {
-    /// No variance: the channel is 0.
-    Flat(usize),
-    /// No good value for longer than τ: its statistics stand still.
-    Frozen(usize),
-    /// No good value while it was calibrated: the channel has no value.
-    Uncalibrated(usize),
-}
+use super::{FLAT, Report};
+use crate::signal::pace::Pace;
 
 /// Mean and variance of one channel, weighted by age.
 #[derive(Clone, Copy, Debug, Default)]

@@ -1,7 +1,7 @@
 //! Causal smoothing, channel by channel. A missing value (NaN) gives none and leaves the memory as it is.
 
-use super::op::{Init, Kernel};
-use super::pace::Pace;
+use crate::signal::op::{Init, Kernel};
+use crate::signal::pace::Pace;
 
 /// Longest kernel in steps; a longer one is a slip in the manifest.
 const MAX_TAPS: f64 = 100_000.0;

@@ -1,0 +1,239 @@
+//! The session's clocks: probes in, relations to the aligner and the run, ages of bins out.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::attach::Attachment;
+use super::core::Core;
+use super::live::Session;
+use super::outbox::Outgoing;
+use super::part::Part;
+use crate::domain::output::{EventKind, Flags, Notice};
+use crate::domain::time::Stamp;
+use crate::error::Fault;
+use crate::recorder::{Record, Since};
+use crate::signal::act::Act;
+use crate::signal::clock::Relation;
+use crate::signal::exchange::{ClockStep, Exchange, Heard, Probe};
+use crate::wire::{self, v1};
+
+/// A probe that came within this of where the relation puts it is answered with the offset of its own instant.
+const NEAR_NS: u128 = 1_000_000_000;
+/// What the run is told of an uncertainty has so much to spare, so that it is not told each time.
+const TOLD_SPARE: f64 = 1.25;
+/// An uncertainty that has become less is told at most so often.
+const TOLD_EVERY_NS: i64 = 10_000_000_000;
+
+/// The exchange with each clock of a session that was probed.
+#[derive(Default)]
+pub(super) struct Exchanges {
+    by_clock: BTreeMap<String, Kept>,
+    /// The first bin of the last setting that was told, so that settings stand in order.
+    told_from: u64,
+}
+
+#[derive(Default)]
+struct Kept {
+    exchange: Exchange,
+    /// What the run says of its uncertainty (µs), and since when.
+    told: Option<(f64, i64)>,
+}
+
+impl Kept {
+    /// How far the clock may be from the truth at a server time (µs), if that must be told anew.
+    fn newly_told(&mut self, now_ns: i64) -> Option<f64> {
+        let (_, uncertainty_us) = now(self.exchange.relation()?, now_ns);
+        let holds = self.told.is_some_and(|(told_us, since_ns)| {
+            let is_loose = uncertainty_us < told_us / 2.0 && now_ns.saturating_sub(since_ns) > TOLD_EVERY_NS;
+            uncertainty_us <= told_us && !is_loose
+        });
+        if holds {
+            return None;
+        }
+        let told_us = uncertainty_us * TOLD_SPARE;
+        self.told = Some((told_us, now_ns));
+        Some(told_us)
+    }
+}
+
+impl Exchanges {
+    /// How the session's clock stands at a server time, and how often its clocks were set.
+    pub(super) fn state(&self, session_clock: &str, now_ns: i64) -> v1::ClockState {
+        let steps = self.by_clock.values().map(|kept| kept.exchange.steps()).sum();
+        let relation = self.by_clock.get(session_clock).and_then(|kept| kept.exchange.relation());
+        let Some(relation) = relation else { return v1::ClockState { steps, ..Default::default() } };
+        let (offset_ns, uncertainty_us) = now(relation, now_ns);
+        v1::ClockState {
+            offset_ns: Some(offset_ns),
+            drift_ppm: Some(relation.drift_ppm),
+            uncertainty_us: Some(uncertainty_us),
+            steps,
+        }
+    }
+}
+
+/// Offset (ns) and uncertainty (µs) of a relation at a server time.
+fn now(relation: &Relation, now_ns: i64) -> (i64, f64) {
+    at(relation, relation.to_device(now_ns.into()))
+}
+
+/// Offset (ns) and uncertainty (µs) of a relation at a device time.
+fn at(relation: &Relation, device_ns: i128) -> (i64, f64) {
+    let offset_ns = relation.offset_at(device_ns).clamp(i64::MIN.into(), i64::MAX.into()) as i64;
+    (offset_ns, relation.uncertainty_at(device_ns) as f64 / 1e3)
+}
+
+impl Session {
+    /// Takes a probe of a device's clock: what its last one has found, and the stamps of this one. `t3_ns` is when this
+    /// answers; whoever sends the reply later stamps it anew. `received` must not lie before the probe came.
+    /// Errors: `not_found` (no signal is on that clock), `unavailable`.
+    pub fn probe(self: &Arc<Self>, ask: &v1::ProbeRequest, received: Stamp) -> Result<v1::ProbeReply, Fault> {
+        let clock = self.clock(&ask.clock)?;
+        let mut core = self.core.lock();
+        self.still_open(&core)?;
+        core.last_sign = received.instant;
+        if let Some(last) = &ask.last {
+            self.hear(&mut core, clock, last, received)?;
+        }
+        let relation = core.exchanges.by_clock.get(clock).and_then(|kept| kept.exchange.relation()).copied();
+        self.set_out(core);
+        let found = relation.map(|relation| {
+            let t1_ns = i128::from(ask.t1_ns);
+            let off = (relation.to_server(t1_ns) - i128::from(received.unix_ns)).unsigned_abs();
+            // A device that answers wrongly now is told what held when it was last believed.
+            let (offset_ns, uncertainty_us) =
+                at(&relation, if off < NEAR_NS { t1_ns } else { relation.at_ns.into() });
+            (offset_ns, relation.drift_ppm, uncertainty_us)
+        });
+        Ok(v1::ProbeReply {
+            clock: clock.into(),
+            t1_ns: ask.t1_ns,
+            t2_ns: received.unix_ns,
+            t3_ns: Stamp::now().unix_ns.max(received.unix_ns),
+            offset_ns: found.map(|found| found.0),
+            drift_ppm: found.map(|found| found.1),
+            uncertainty_us: found.map(|found| found.2),
+        })
+    }
+
+    /// A clock of the session by its name.
+    fn clock<'a>(&'a self, name: &str) -> Result<&'a str, Fault> {
+        let clocks = || self.signals.iter().map(|spec| spec.clock.as_str());
+        clocks().find(|clock| *clock == name).ok_or_else(|| {
+            let mut known: Vec<&str> = Vec::new();
+            clocks().for_each(|clock| {
+                if !known.contains(&clock) {
+                    known.push(clock);
+                }
+            });
+            Fault::not_found("clock", name, known)
+        })
+    }
+
+    /// What a finished probe has found.
+    fn hear(
+        self: &Arc<Self>,
+        core: &mut Core,
+        clock: &str,
+        last: &v1::ProbeStamps,
+        received: Stamp,
+    ) -> Result<(), Fault> {
+        let v1::ProbeStamps { t1_ns, t2_ns, t3_ns, t4_ns } = *last;
+        let kept = core.exchanges.by_clock.entry(clock.into()).or_default();
+        let heard = kept.exchange.take(Probe { t1_ns, t2_ns, t3_ns, t4_ns });
+        let stepped_ns = match heard {
+            Heard::Nothing => return Ok(()),
+            Heard::Relation => 0,
+            Heard::Step(step) => {
+                kept.told = None;
+                step.by_ns
+            }
+        };
+        let Some(relation) = kept.exchange.relation().copied() else { return Ok(()) };
+        self.act(core, Act::Relate { clock: clock.into(), relation, stepped_ns }, received)?;
+        if let Heard::Step(step) = heard {
+            self.tell_step(core, clock, step, received);
+        }
+        self.tell_uncertainty(core, core.aligner.next_bin(), received.unix_ns);
+        Ok(())
+    }
+
+    fn tell_step(&self, core: &mut Core, clock: &str, step: ClockStep, received: Stamp) {
+        let detail = format!(
+            "clock `{clock}` was set by {} ms: t_server - t_device was {} ns, is {} ns",
+            step.by_ns as f64 / 1e6,
+            step.old_offset_ns,
+            step.new_offset_ns
+        );
+        let signal = self.signals.iter().find(|spec| spec.clock == clock).map(|spec| spec.name.clone());
+        let from_bin = Some(core.aligner.next_bin());
+        let (kind, t_ns) = (EventKind::ClockStep, received.unix_ns);
+        self.tell(core, Notice { kind, signal, from_bin, to_bin: None, count: 1, detail, t_ns });
+    }
+
+    /// Tells the run how far its clocks may be from the truth from a bin on, where what it was told no longer holds.
+    pub(super) fn tell_uncertainty(&self, core: &mut Core, from_bin: u64, now_ns: i64) {
+        if self.recorder.is_none() {
+            return;
+        }
+        let Exchanges { by_clock, told_from } = &mut core.exchanges;
+        *told_from = from_bin.max(*told_from);
+        let mut settings = Vec::new();
+        for (clock, kept) in by_clock {
+            if let Some(told_us) = kept.newly_told(now_ns) {
+                let name = format!("clock.{clock}.uncertainty_us");
+                settings.push(v1::Setting { from_bin: *told_from, name, value: told_us.ceil().to_string() });
+            }
+        }
+        for setting in settings {
+            let body = String::from_utf8(wire::json::write(&setting)).unwrap_or_default();
+            self.note(core, Record::Setting(Since { from_bin: setting.from_bin, body }));
+        }
+    }
+
+    /// From the end of a bin on the device to a server time, with what the device held back; and how far that may be from
+    /// the truth. `None` before the session's clock was probed.
+    fn age(&self, core: &Core, bin: u64, now_ns: i64) -> Option<(Duration, Duration)> {
+        let end_ns = core.aligner.grid()?.end_ns(bin);
+        let (end_ns, uncertainty_ns) = core.aligner.clocks().server_at(end_ns.into())?;
+        // A little less than nothing is the relation's error.
+        let since_ns = u64::try_from((i128::from(now_ns) - end_ns).max(0)).unwrap_or(u64::MAX);
+        let age = Duration::from_nanos(since_ns).saturating_add(self.source_delay);
+        Some((age, Duration::from_nanos(uncertainty_ns)))
+    }
+
+    /// The age of an answer's newest bin at a server time (µs).
+    pub(super) fn age_us(&self, core: &Core, part: &Part, now_ns: i64) -> Option<f64> {
+        let newest = part.first_bin + part.n().checked_sub(1)?;
+        self.age(core, newest, now_ns).map(|(age, _)| age.as_secs_f64() * 1e6)
+    }
+
+    /// Measures the ages of bins, and flags those over the deadline: a deadline is kept only if age and uncertainty
+    /// together are under it. Answers how many are over; `None` before the session's clock was probed.
+    pub(super) fn judge_ages(&self, core: &Core, parts: &mut [Part], now_ns: i64) -> Option<u64> {
+        core.aligner.clocks().relation(core.aligner.clocks().session_clock())?;
+        let mut missed = 0;
+        for part in parts {
+            for (bin, flags) in (part.first_bin..).zip(&mut part.flags) {
+                let (age, uncertainty) = self.age(core, bin, now_ns)?;
+                self.meter.age(age);
+                if self.deadline.is_some_and(|deadline| age.saturating_add(uncertainty) > deadline) {
+                    *flags |= Flags::DEADLINE_MISSED.0;
+                    missed += 1;
+                }
+            }
+        }
+        Some(missed)
+    }
+}
+
+impl Attachment {
+    /// Takes a probe; the reply goes down in its turn, its `t3_ns` stamped as it is taken to be sent (`next`).
+    pub fn probe(&self, ask: &v1::ProbeRequest, received: Stamp) {
+        match self.session.probe(ask, received) {
+            Ok(reply) => self.outbox.put(Outgoing::Message(v1::down::Message::Probe(reply))),
+            Err(fault) => self.refuse(fault),
+        }
+    }
+}
