@@ -6,7 +6,7 @@ use super::Db;
 use crate::config::{Config, process_env};
 use crate::lifecycle::server::postgres_at;
 use crate::store::schema::{Step, StepState};
-use crate::store::{FILE_NAME, SqliteFile, StoreError};
+use crate::store::{FILE_NAME, SqliteFile, StoreError, local_file};
 
 /// Carries the command out.
 pub fn run(command: Db) -> ExitCode {
@@ -22,8 +22,7 @@ pub fn run(command: Db) -> ExitCode {
         match carry_out(&config, is_to_migrate).await {
             Ok((place, steps)) => {
                 print!("{}", table(&place, &steps));
-                let is_current =
-                    |step: &Step| matches!(step.state, StepState::Applied | StepState::Newer);
+                let is_current = |step: &Step| matches!(step.state, StepState::Applied | StepState::Newer);
                 if steps.iter().all(is_current) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
             }
             Err(error) => super::fail(&error),
@@ -43,7 +42,7 @@ async fn carry_out(config: &Config, is_to_migrate: bool) -> Result<(String, Vec<
         None => {
             let path = config.data.join(FILE_NAME);
             if is_to_migrate {
-                SqliteFile::open(&path, config.wal_limit_bytes).await?.close().await;
+                local_file(&config.data, config.wal_limit_bytes).await?.close().await;
             }
             Ok((path.display().to_string(), SqliteFile::steps(&path).await?))
         }

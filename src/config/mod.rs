@@ -352,7 +352,8 @@ impl Reader {
                 }
             }
             _ => {
-                let expected = "`embedded` (a SQLite file in the data directory) or postgres://USER@HOST:PORT/DATABASE";
+                let expected =
+                    "`embedded` (a SQLite file in the data directory) or postgres://USER@HOST:PORT/DATABASE";
                 self.refuse("database_url", &item, expected);
             }
         }
@@ -657,7 +658,9 @@ mod tests {
     fn a_library_in_postgres_is_taken_and_its_password_is_not_repeated() {
         let url = "postgres://lab:geheim@db/latentd";
         let config = Config::with([("database_url", url)]).unwrap();
-        let Database::Postgres { url: taken, password: None } = &config.database else { panic!("{config:?}") };
+        let Database::Postgres { url: taken, password: None } = &config.database else {
+            panic!("{config:?}")
+        };
         assert_eq!(taken.expose(), url);
         assert!(!format!("{config:?}").contains("geheim"), "{config:?}");
         let sentence = fault("database_url", "mysql://lab:geheim@db");
@@ -670,8 +673,11 @@ mod tests {
     fn the_databases_password_is_the_first_line_of_its_file() {
         let there = file("geheim\nmore\n");
         let path = there.path().to_str().unwrap();
-        let config = Config::with([("database_url", "postgres://db/x"), ("database_password_file", path)]).unwrap();
-        let Database::Postgres { password: Some(password), .. } = &config.database else { panic!("{config:?}") };
+        let config =
+            Config::with([("database_url", "postgres://db/x"), ("database_password_file", path)]).unwrap();
+        let Database::Postgres { password: Some(password), .. } = &config.database else {
+            panic!("{config:?}")
+        };
         assert_eq!(password.expose(), "geheim");
         assert!(fault("database_password_file", path).contains("only a library in PostgreSQL"));
         assert!(fault("database_password_file", "/nowhere/x").contains("a file that can be read"));

@@ -89,7 +89,9 @@ const SQLITE_FULL: i32 = 13;
 impl From<sqlx::Error> for StoreError {
     fn from(source: sqlx::Error) -> Self {
         let sqlstate = match &source {
-            sqlx::Error::Database(fault) => fault.try_downcast_ref::<PgDatabaseError>().map(|fault| fault.code()),
+            sqlx::Error::Database(fault) => {
+                fault.try_downcast_ref::<PgDatabaseError>().map(|fault| fault.code())
+            }
             _ => None,
         };
         if let Some(code) = sqlstate {

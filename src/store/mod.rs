@@ -169,7 +169,8 @@ impl Store {
 const EMBEDDED: &str = "embedded";
 const IN_POSTGRES: &str = "postgres";
 
-async fn local_file(data: &Path, wal_limit_bytes: u64) -> Result<SqliteFile, StoreError> {
+/// Opens `latentd.sqlite` in `data`, made if it is not there, and brings its schema up to date.
+pub async fn local_file(data: &Path, wal_limit_bytes: u64) -> Result<SqliteFile, StoreError> {
     let path = data.join(FILE_NAME);
     if let Err(error) = tokio::fs::create_dir_all(data).await {
         return Err(StoreError::Open { path, source: error.into() });

@@ -282,7 +282,9 @@ fn select_runs(filter: &RunFilter, after: Option<RunId>, limit: usize) -> QueryB
     }
     // Elements are compared as JSON: read as text, one with `\u0000` in any run would fail the query for all.
     if let Some(tag) = &filter.tag {
-        select.push(" AND EXISTS (SELECT 1 FROM json_array_elements(tags::json) AS tag WHERE tag.value::text = ");
+        select.push(
+            " AND EXISTS (SELECT 1 FROM json_array_elements(tags::json) AS tag WHERE tag.value::text = ",
+        );
         select.push_bind(serde_json::json!(tag).to_string()).push(")");
     }
     if let Some(model) = &filter.model {

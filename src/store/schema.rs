@@ -81,8 +81,9 @@ pub(super) fn of_no_file() -> Vec<Step> {
 
 /// The steps of a library in PostgreSQL.
 pub(super) async fn postgres(conn: &mut PgConnection) -> Result<Vec<Step>, StoreError> {
-    let known: bool =
-        sqlx::query_scalar("SELECT to_regclass('_sqlx_migrations') IS NOT NULL").fetch_one(&mut *conn).await?;
+    let known: bool = sqlx::query_scalar("SELECT to_regclass('_sqlx_migrations') IS NOT NULL")
+        .fetch_one(&mut *conn)
+        .await?;
     let mut applied = Vec::new();
     if known {
         applied = sqlx::query_as("SELECT version, checksum FROM _sqlx_migrations WHERE success")
@@ -106,7 +107,11 @@ fn steps(known: &Migrator, applied: &[(i64, Vec<u8>)]) -> Vec<Step> {
         })
         .collect();
     let newer = applied.iter().filter(|(number, _)| !known.version_exists(*number));
-    steps.extend(newer.map(|(number, _)| Step { number: *number, name: String::new(), state: StepState::Newer }));
+    steps.extend(newer.map(|(number, _)| Step {
+        number: *number,
+        name: String::new(),
+        state: StepState::Newer,
+    }));
     steps.sort_by_key(|step| step.number);
     steps
 }

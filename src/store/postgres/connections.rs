@@ -76,9 +76,10 @@ impl Limit {
     ) -> Result<T, StoreError> {
         match timeout(self.0, work).await {
             Ok(answer) => answer.map_err(|error| error.into().over_a_connection()),
-            Err(_) => {
-                Err(StoreError::Away { why: format!("no answer within {} s", self.0.as_secs_f64()), source: None })
-            }
+            Err(_) => Err(StoreError::Away {
+                why: format!("no answer within {} s", self.0.as_secs_f64()),
+                source: None,
+            }),
         }
     }
 }

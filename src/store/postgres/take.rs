@@ -293,10 +293,7 @@ async fn join_finished(conn: &mut PgConnection, new: &[New<'_>]) -> Result<(), S
 }
 
 /// The last chunk of each track of these runs.
-async fn last_chunks(
-    conn: &mut PgConnection,
-    runs: &[&str],
-) -> Result<Vec<(String, i32, i64)>, StoreError> {
+async fn last_chunks(conn: &mut PgConnection, runs: &[&str]) -> Result<Vec<(String, i32, i64)>, StoreError> {
     if runs.is_empty() {
         return Ok(Vec::new());
     }

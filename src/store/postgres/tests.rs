@@ -70,8 +70,7 @@ async fn takers_of_the_same_rows_at_the_same_time_take_them_once() {
     assert_eq!(taken, [Taken::Now, Taken::Already { moved_to: 1 }]);
     for ord in 2..20 {
         let sums = [rows(ord, &[bins(ord as u64 * 10, 10), Record::Event(event(EventKind::Late, ord, 1))])];
-        let (a, b, c) =
-            tokio::join!(bench.library.take(&sums), other.take(&sums), bench.library.take(&sums));
+        let (a, b, c) = tokio::join!(bench.library.take(&sums), other.take(&sums), bench.library.take(&sums));
         let taken = [a.unwrap()[0], b.unwrap()[0], c.unwrap()[0]];
         assert_eq!(taken.iter().filter(|taken| **taken == Taken::Now).count(), 1, "{taken:?}");
     }
@@ -91,7 +90,8 @@ async fn queries_unite_library_and_journal_wherever_a_run_lies() {
     for at in 0..12u64 {
         let first = at * 3000 + at % 3;
         let records = [bins(first, 2900), Record::Event(event(EventKind::Gap, at as i64 * 4, first))];
-        let records = if at == 0 { [vec![begun(&head)], records.to_vec()].concat() } else { records.to_vec() };
+        let records =
+            if at == 0 { [vec![begun(&head)], records.to_vec()].concat() } else { records.to_vec() };
         store.journal().append(&[row(head.run, at as i64, at, &records)]).await.unwrap();
         want.extend(first..first + 2900);
         match at % 3 {
@@ -143,9 +143,7 @@ async fn servers_that_start_together_bring_the_schema_up_once_and_a_newer_one_is
         probed.unwrap();
     }
     assert!(place.steps().await.unwrap().iter().all(|step| step.state == schema::StepState::Applied));
-    database
-        .execute("INSERT INTO _sqlx_migrations VALUES (9000, 'later', now(), true, '\\x00', 0)")
-        .await;
+    database.execute("INSERT INTO _sqlx_migrations VALUES (9000, 'later', now(), true, '\\x00', 0)").await;
     let later = PostgresLibrary::new(&place).unwrap();
     assert_eq!(later.mark(RunId::new()).await.unwrap(), None);
     database.execute("UPDATE _sqlx_migrations SET checksum = '\\x00' WHERE version = 1").await;

@@ -163,7 +163,9 @@ async fn started(programs: &Path) -> PgConnectOptions {
         kill -INT $! && wait $!";
     let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr());
     let port = port.expect("a free port").port();
-    let id = |args: &[&str]| Command::new("id").args(args).output().map(|told| (told.status.success(), told.stdout));
+    let id = |args: &[&str]| {
+        Command::new("id").args(args).output().map(|told| (told.status.success(), told.stdout))
+    };
     let is_root = id(&["-u"]).is_ok_and(|(_, told)| told.trim_ascii() == b"0");
     let mut command = Command::new(if is_root { "runuser" } else { "sh" });
     if is_root {
