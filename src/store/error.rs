@@ -122,10 +122,10 @@ impl StoreError {
             "57014" | "55P03" | "40001" | "40P01" => Self::Busy(source),
             "53100" => Self::Full(source),
             "58030" => Self::Disk(source),
-            // All places taken, only reading allowed, no right, a table that is gone.
-            "53300" | "25006" | "42501" | "42P01" => Self::refused(code, source),
-            // Connection, who we are, which database, a server that starts or stops, an idle transaction ended.
-            _ if ["08", "28", "3D", "57"].contains(&code.get(..2).unwrap_or_default()) || code == "25P03" => {
+            // Only reading allowed, an idle transaction ended, no right, a table that is gone.
+            "25006" | "25P03" | "42501" | "42P01" => Self::refused(code, source),
+            // Connection, who we are, which database, no room, a server that starts or stops.
+            _ if ["08", "28", "3D", "53", "57"].contains(&code.get(..2).unwrap_or_default()) => {
                 Self::refused(code, source)
             }
             _ => Self::Database(source),

@@ -73,6 +73,7 @@ async fn runs_outputs_and_events_are_answered_as_by_the_embedded_library() {
             tags: vec!["a\"b".into(), "nul \0".into()],
             notes: "with \0".into(),
             gap: "skip".into(),
+            ack: "durable".into(),
             ..recorded(linear())
         };
         let rig = server.open(ask).await;

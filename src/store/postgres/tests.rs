@@ -154,7 +154,8 @@ async fn servers_that_start_together_bring_the_schema_up_once_and_a_newer_one_is
 #[tokio::test]
 async fn a_statement_that_waits_too_long_is_given_up_by_the_server_and_worth_another_try() {
     let (bench, head) = (InADatabase::fresh().await, head());
-    let limits = PostgresLimits { statement: Duration::from_millis(300), ..LIMITS };
+    bench.library.probe().await.unwrap();
+    let limits = PostgresLimits { statement: Duration::from_secs(1), ..LIMITS };
     let hasty = PostgresLibrary::new(&PostgresAt { limits, ..at(&bench.database.url) }).unwrap();
     let record = crate::store::journal::Row {
         ord: 1,
