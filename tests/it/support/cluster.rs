@@ -8,7 +8,7 @@
 use std::ffi::OsString;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -29,8 +29,8 @@ pub type Env = dyn Fn(&str) -> Option<OsString> + Sync;
 
 /// The server that all tests of this program share.
 static SERVER: OnceCell<PgConnectOptions> = OnceCell::const_new();
-/// What holds a server of our own up: it ends when this pipe is closed, at the latest with this program.
-static HELD: Mutex<Option<std::process::Child>> = Mutex::new(None);
+/// The same, where it is one of our own.
+static HELD: Mutex<Option<Cluster>> = Mutex::new(None);
 
 /// A database of one test's own; it is gone with this value.
 pub struct Database {
@@ -43,7 +43,10 @@ pub struct Database {
 impl Database {
     /// A new, empty one.
     pub async fn fresh(env: &Env) -> Self {
-        let server = SERVER.get_or_init(|| server(env)).await;
+        Self::fresh_in(SERVER.get_or_init(|| server(env)).await).await
+    }
+
+    async fn fresh_in(server: &PgConnectOptions) -> Self {
         let name = format!("latentd_test_{}", uuid::Uuid::new_v4().simple());
         run(server, &format!("CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8'"))
             .await
@@ -132,7 +135,11 @@ async fn server(env: &Env) -> PgConnectOptions {
              sudo apt-get install -y postgresql"
         );
     };
-    started(&programs).await
+    let cluster = Cluster::start(&programs).await;
+    let _ = writeln!(std::io::stderr(), "started PostgreSQL from {} for these tests", programs.display());
+    let options = cluster.options.clone();
+    *HELD.lock().expect("nobody panicked with it") = Some(cluster);
+    options
 }
 
 /// The folder of `initdb` and `postgres`, of the highest version.
@@ -152,42 +159,84 @@ fn programs(env: &Env) -> Option<PathBuf> {
     versions.pop().map(|path| path.join("bin")).or_else(in_path)
 }
 
-/// Starts a server from those programs: as the user `postgres`, or `nobody`, where we are root, whom it refuses.
-async fn started(programs: &Path) -> PgConnectOptions {
-    const SCRIPT: &str = "dir=$(mktemp -d /tmp/latentd-postgres.XXXXXX) && trap 'rm -rf \"$dir\"' EXIT || exit 1\n\
-        \"$1/initdb\" -D \"$dir/data\" -U postgres -A trust -E UTF8 --locale=C -N >\"$dir/log\" 2>&1 \
-            || { cat \"$dir/log\" >&2; exit 1; }\n\
-        \"$1/postgres\" -D \"$dir/data\" -p \"$2\" -c listen_addresses=127.0.0.1 -c unix_socket_directories=\"$dir\" \
-            -c fsync=off -c max_connections=200 >>\"$dir/log\" 2>&1 </dev/null &\n\
-        cat >/dev/null\n\
-        kill -INT $! && wait $!";
-    let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr());
-    let port = port.expect("a free port").port();
-    let id = |args: &[&str]| {
-        Command::new("id").args(args).output().map(|told| (told.status.success(), told.stdout))
-    };
-    let is_root = id(&["-u"]).is_ok_and(|(_, told)| told.trim_ascii() == b"0");
-    let mut command = Command::new(if is_root { "runuser" } else { "sh" });
-    if is_root {
-        let user = if id(&["postgres"]).is_ok_and(|(known, _)| known) { "postgres" } else { "nobody" };
-        command.args(["-u", user, "--", "sh"]);
+/// A server that was started from the system's packages, as the user `postgres`, or `nobody`, where we are root, whom it
+/// refuses. It ends with this value, and at the latest with this program.
+pub struct Cluster {
+    options: PgConnectOptions,
+    /// A shell that does what it is told, and ends the server and itself when it is told no more.
+    shell: Child,
+}
+
+impl Cluster {
+    /// One of a test's own, which may be stopped; `None` where the packages are not there.
+    pub async fn of_its_own(env: &Env) -> Option<Self> {
+        Some(Self::start(&programs(env)?).await)
     }
-    command.arg("-c").arg(SCRIPT).arg("sh").arg(programs).arg(port.to_string()).current_dir("/");
-    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().expect("a shell starts");
-    let options: PgConnectOptions =
-        format!("postgres://postgres@127.0.0.1:{port}/postgres?sslmode=disable").parse().expect("a URL");
-    let begun = Instant::now();
-    loop {
-        if let Ok(Some(ended)) = child.try_wait() {
-            panic!("PostgreSQL from {} did not start ({ended})", programs.display());
+
+    async fn start(programs: &Path) -> Self {
+        const SCRIPT: &str = "dir=$(mktemp -d /tmp/latentd-postgres.XXXXXX) && trap 'rm -rf \"$dir\"' EXIT || exit 1\n\
+            \"$1/initdb\" -D \"$dir/data\" -U postgres -A trust -E UTF8 --locale=C -N >\"$dir/log\" 2>&1 \
+                || { cat \"$dir/log\" >&2; exit 1; }\n\
+            while read word; do case $word in\n\
+                start) \"$1/postgres\" -D \"$dir/data\" -p \"$2\" -c listen_addresses=127.0.0.1 \
+                    -c unix_socket_directories=\"$dir\" -c fsync=off -c max_connections=200 \
+                    >>\"$dir/log\" 2>&1 </dev/null & ;;\n\
+                crash) kill -QUIT $!; wait $! ;;\n\
+            esac; done\n\
+            kill -INT $! && wait $!";
+        let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr());
+        let port = port.expect("a free port").port();
+        let id = |args: &[&str]| {
+            Command::new("id").args(args).output().map(|told| (told.status.success(), told.stdout))
+        };
+        let is_root = id(&["-u"]).is_ok_and(|(_, told)| told.trim_ascii() == b"0");
+        let mut command = Command::new(if is_root { "runuser" } else { "sh" });
+        if is_root {
+            let user = if id(&["postgres"]).is_ok_and(|(known, _)| known) { "postgres" } else { "nobody" };
+            command.args(["-u", user, "--", "sh"]);
         }
-        match connect(&options).await {
-            Ok(_) => break,
-            Err(error) => assert!(begun.elapsed() < START, "PostgreSQL did not start: {error}"),
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        command.arg("-c").arg(SCRIPT).arg("sh").arg(programs).arg(port.to_string()).current_dir("/");
+        let shell = command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().expect("a shell starts");
+        let url = format!("postgres://postgres@127.0.0.1:{port}/postgres?sslmode=disable");
+        let mut cluster = Self { options: url.parse().expect("a URL"), shell };
+        cluster.run().await;
+        cluster
     }
-    let _ = writeln!(std::io::stderr(), "started PostgreSQL from {} for these tests", programs.display());
-    *HELD.lock().expect("nobody panicked with it") = Some(child);
-    options
+
+    /// A database in it.
+    pub async fn database(&self) -> Database {
+        Database::fresh_in(&self.options).await
+    }
+
+    /// Ends it in the middle of whatever it does.
+    pub fn crash(&mut self) {
+        self.tell("crash");
+    }
+
+    /// Starts it, again or for the first time, and waits until it lets somebody in.
+    pub async fn run(&mut self) {
+        self.tell("start");
+        let begun = Instant::now();
+        loop {
+            let ended = self.shell.try_wait().expect("the shell can be asked");
+            assert!(ended.is_none(), "PostgreSQL cannot be set up here: {ended:?}");
+            match connect(&self.options).await {
+                Ok(_) => return,
+                Err(error) => assert!(begun.elapsed() < START, "PostgreSQL did not start: {error}"),
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    fn tell(&mut self, word: &str) {
+        let told = self.shell.stdin.as_mut().map(|stdin| writeln!(stdin, "{word}"));
+        told.expect("a pipe to the shell").expect("the shell listens");
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        drop(self.shell.stdin.take());
+        let _ = self.shell.wait();
+    }
 }

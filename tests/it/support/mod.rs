@@ -19,7 +19,7 @@ pub mod raw; // bytes over gRPC that no client of the schema would send
 pub mod server; // the process
 pub mod stream; // a rig over gRPC
 
-pub use cluster::Database;
+pub use cluster::{Cluster, Database};
 pub use frames::{
     binned, bins, block, blocks, counts, flag_names, linear, markers, pipeline, recorded, signal, spikes,
 };
