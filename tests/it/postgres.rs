@@ -11,7 +11,9 @@ use latentd::wire::v1;
 use crate::durability::{Rigs, in_the_library, whole};
 use crate::library;
 use crate::recordings::Random;
-use crate::support::{Database, LIMIT, Latentd, Proxy, Setup, counts, linear, recorded, says, until, within};
+use crate::support::{
+    Cluster, Database, LIMIT, Latentd, Proxy, Setup, counts, linear, recorded, says, until, within,
+};
 
 /// Limits of these servers: short, so that a test of what is over them is short, too.
 const CONNECT_S: f64 = 1.0;
@@ -282,6 +284,37 @@ async fn connections_that_are_cut_in_the_middle_of_moves_lose_and_double_nothing
         let info = whole(&server, rig).await;
         assert_eq!((info.state.as_str(), info.bins), ("closed", rig.account.sent));
         assert!(rig.account.is_answered_in_order());
+    }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_postgres_that_crashes_and_starts_again_under_load_leaves_inference_alone_and_lacks_nothing() {
+    let Some(mut cluster) = Cluster::of_its_own(&process_env).await else {
+        println!("not run: there are no programs of PostgreSQL here to start one that may crash");
+        return;
+    };
+    let database = Arc::new(cluster.database().await);
+    let server = Setup::bare().bundled().library(&database, &database.url).key("chunk_s", 0.05).start().await;
+    let rigs = Rigs::start(&server, &["none", "none", "durable"]).await;
+    for _ in 0..3 {
+        rigs.have_answers(rigs.answered() + 300).await;
+        cluster.crash();
+        says_away(&server).await;
+        rigs.have_answers(rigs.answered() + 300).await;
+        refuses_queries(&server, &RunId::new().to_string()).await;
+        cluster.run().await;
+        until(LIMIT, "runs are answered", || async {
+            (server.get("/v1/runs").await.status == 200).then_some(())
+        })
+        .await;
+    }
+    let rigs = rigs.leave().await;
+    caught_up(&server).await;
+    for rig in &rigs {
+        let info = whole(&server, rig).await;
+        assert_eq!((info.state.as_str(), info.bins), ("closed", rig.account.sent));
+        assert!(rig.account.is_answered_in_order() && rig.account.refused.is_empty());
     }
     server.stop().await;
 }

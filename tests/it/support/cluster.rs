@@ -37,6 +37,7 @@ pub struct Database {
     /// Its URL.
     pub url: String,
     options: PgConnectOptions,
+    server: PgConnectOptions,
     name: String,
 }
 
@@ -52,7 +53,7 @@ impl Database {
             .await
             .unwrap_or_else(|error| panic!("a database for this test cannot be made: {error}"));
         let options = server.clone().database(&name);
-        Self { url: options.to_url_lossy().to_string(), options, name }
+        Self { url: options.to_url_lossy().to_string(), options, server: server.clone(), name }
     }
 
     /// `host:port` of its server.
@@ -85,8 +86,7 @@ impl Database {
 
 impl Drop for Database {
     fn drop(&mut self) {
-        let (options, sql) =
-            (self.options.clone().database("postgres"), format!("DROP DATABASE {} WITH (FORCE)", self.name));
+        let (options, sql) = (self.server.clone(), format!("DROP DATABASE {} WITH (FORCE)", self.name));
         // On a thread of its own: a runtime may be at work on this one.
         let dropped = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
