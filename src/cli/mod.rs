@@ -9,6 +9,7 @@ pub mod db; // the library's schema
 pub mod demo; // two rigs side by side
 pub mod queries; // curl lines, and their proof
 pub mod models; // a look at a repository
+pub mod ready; // a server asked whether it is ready
 pub mod replay; // a recording played as a rig
 pub mod serve; // the server
 
@@ -17,7 +18,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-pub use args::{BenchArgs, DbArgs, DemoArgs, ReplayArgs, ServeArgs, Speed};
+pub use args::{BenchArgs, DbArgs, DemoArgs, ReadyArgs, ReplayArgs, ServeArgs, Speed};
 
 /// latentd: frames of neural data in; latents, decoded behaviour and features out, bin by bin.
 #[derive(Clone, Debug, Parser)]
@@ -31,6 +32,8 @@ pub enum Cli {
     Replay(ReplayArgs),
     /// Measure a server of its own beside bare ones, as ratios
     Bench(BenchArgs),
+    /// Ask a server whether it is ready; exit code 1 if it is not
+    Ready(ReadyArgs),
     /// Look at a model repository
     #[command(subcommand)]
     Models(Models),
@@ -84,6 +87,7 @@ impl Cli {
             Cli::Demo(args) => demo::command::run(&args),
             Cli::Replay(args) => replay::command::run_args(&args),
             Cli::Bench(args) => bench::command::run(&args),
+            Cli::Ready(args) => ready::run(&args),
             Cli::Models(command) => models::run(command),
             Cli::Db(command) => db::run(command),
         }

@@ -10,6 +10,7 @@
 //! ```
 //! Nothing sleeps: what takes time is waited for by `until`, under a limit.
 
+pub mod arrow; // frames in columns
 pub mod cluster; // a PostgreSQL, and a database of a test's own
 pub mod frames; // frames and opens, and reading of outputs
 pub mod http; // a rig and bare calls over HTTP
@@ -18,6 +19,8 @@ pub mod proxy; // a road to a server that can be closed
 pub mod raw; // bytes over gRPC that no client of the schema would send
 pub mod server; // the process
 pub mod stream; // a rig over gRPC
+pub mod events; // one who listens
+pub mod websocket; // a rig over WebSocket
 
 pub use cluster::{Cluster, Database};
 pub use frames::{
