@@ -43,7 +43,8 @@ impl App {
         let mut reasons = self.readiness.reasons();
         reasons.extend(self.live.writing_fault().map(|why| format!("the journal cannot be written: {why}")));
         let mut degraded = self.models.degraded();
-        degraded.extend(self.live.moving_fault().map(|why| format!("the library is away: {why}")));
+        degraded
+            .extend(self.live.moving_fault().map(|why| format!("recorded runs wait in the journal: {why}")));
         v1::ReadyReply { ready: reasons.is_empty(), reasons, degraded }
     }
 }

@@ -26,14 +26,26 @@ const SERVE_AFTER: &str = "Each flag is also a key of the file (with _ for -) an
 (LATENTD_MAX_SESSIONS for --max-sessions). A flag comes before the environment, the environment before the file, the \
 file before the default. On SIGTERM or Ctrl-C what came is answered within --drain-s; a second signal ends at once.";
 
+/// The flag that names the file, and the flags of these keys.
+fn with_flags(command: Command, keys: impl Iterator<Item = &'static Key>) -> Command {
+    let config = Arg::new("config")
+        .long("config")
+        .value_name("FILE")
+        .help("Configuration file (TOML) [LATENTD_CONFIG]")
+        .help_heading(KEYS[0].heading);
+    keys.fold(command.arg(config), |command, key| command.arg(flag(key)))
+}
+
+/// Key and text of the flags that were given.
+fn given(matches: &ArgMatches, keys: impl Iterator<Item = &'static Key>) -> Vec<(String, String)> {
+    let names = std::iter::once("config").chain(keys.map(|key| key.name));
+    let given = |name: &str| matches.get_one::<String>(name).map(|text| (name.to_string(), text.clone()));
+    names.filter_map(given).collect()
+}
+
 impl Args for ServeArgs {
     fn augment_args(command: Command) -> Command {
-        let config = Arg::new("config")
-            .long("config")
-            .value_name("FILE")
-            .help("Configuration file (TOML) [LATENTD_CONFIG]")
-            .help_heading(KEYS[0].heading);
-        KEYS.iter().fold(command.arg(config), |command, key| command.arg(flag(key))).after_help(SERVE_AFTER)
+        with_flags(command, KEYS.iter()).after_help(SERVE_AFTER)
     }
 
     fn augment_args_for_update(command: Command) -> Command {
@@ -65,9 +77,40 @@ fn flag(key: &'static Key) -> Arg {
 
 impl FromArgMatches for ServeArgs {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
-        let names = std::iter::once("config").chain(KEYS.iter().map(|key| key.name));
-        let given = |name: &str| matches.get_one::<String>(name).map(|text| (name.to_string(), text.clone()));
-        Ok(Self { flags: names.filter_map(given).collect() })
+        Ok(Self { flags: given(matches, KEYS.iter()) })
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+/// `latentd db ...`: those of the configuration's flags that say where the library is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DbArgs {
+    /// As in `ServeArgs`.
+    pub flags: Vec<(String, String)>,
+}
+
+/// The keys that say where the library is.
+fn library_keys() -> impl Iterator<Item = &'static Key> {
+    KEYS.iter().filter(|key| key.name == "data" || key.name.starts_with("database_"))
+}
+
+impl Args for DbArgs {
+    fn augment_args(command: Command) -> Command {
+        with_flags(command, library_keys())
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for DbArgs {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        Ok(Self { flags: given(matches, library_keys()) })
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {

@@ -5,6 +5,7 @@
 
 pub mod args; // the flags of each command
 pub mod bench; // beside the floors
+pub mod db; // the library's schema
 pub mod demo; // two rigs side by side
 pub mod queries; // curl lines, and their proof
 pub mod models; // a look at a repository
@@ -17,7 +18,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-pub use args::{BenchArgs, DemoArgs, ReadyArgs, ReplayArgs, ServeArgs, Speed};
+pub use args::{BenchArgs, DbArgs, DemoArgs, ReadyArgs, ReplayArgs, ServeArgs, Speed};
 
 /// latentd: frames of neural data in; latents, decoded behaviour and features out, bin by bin.
 #[derive(Clone, Debug, Parser)]
@@ -36,6 +37,18 @@ pub enum Cli {
     /// Look at a model repository
     #[command(subcommand)]
     Models(Models),
+    /// Look at the library's schema, or bring it up to this version
+    #[command(subcommand)]
+    Db(Db),
+}
+
+/// `latentd db ...`
+#[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
+pub enum Db {
+    /// Apply the migrations that the library does not have yet, as a start of the server would
+    Migrate(DbArgs),
+    /// List the migrations and which the library has; exit code 1 if one is missing. Changes nothing
+    Status(DbArgs),
 }
 
 /// `latentd models ...`
@@ -76,6 +89,7 @@ impl Cli {
             Cli::Bench(args) => bench::command::run(&args),
             Cli::Ready(args) => ready::run(&args),
             Cli::Models(command) => models::run(command),
+            Cli::Db(command) => db::run(command),
         }
     }
 }

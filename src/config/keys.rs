@@ -40,6 +40,7 @@ const PLACES: &str = "Where things are";
 const LANES: &str = "Lanes and admission";
 const SESSIONS: &str = "Sessions and streams";
 const DOOR: &str = "Limits at the door";
+const POSTGRES: &str = "A library in PostgreSQL";
 const RECORDING: &str = "Recording and repository";
 const STOPPING: &str = "Stopping and logging";
 
@@ -62,7 +63,7 @@ pub const KEYS: &[Key] = &[
         "database_url",
         "URL",
         "embedded",
-        "The library: `embedded` is a SQLite file in the data directory",
+        "The library: `embedded`, a SQLite file in the data directory, or postgres://USER@HOST:PORT/DATABASE",
     ),
     key(PLACES, "http", "ADDR", "127.0.0.1:8080", "Address of the HTTP API; port 0 takes a free one"),
     key(PLACES, "grpc", "ADDR", "127.0.0.1:8081", "Address of the gRPC API; port 0 takes a free one"),
@@ -156,6 +157,28 @@ pub const KEYS: &[Key] = &[
     key(RECORDING, "scan_ms", "MS", "500", "Interval of the repository's scans"),
     key(RECORDING, "memory_limit", "SIZE", "0", "What all loaded versions may hold together; 0: no limit"),
     key(RECORDING, "settle_ms", "MS", "500", "How long a version must stand unchanged before it is loaded"),
+    key(
+        POSTGRES,
+        "database_password_file",
+        "FILE",
+        "",
+        "File that holds the database's password, where the URL has none",
+    ),
+    key(POSTGRES, "database_connections", "N", "8", "Connections at the same time"),
+    key(
+        POSTGRES,
+        "database_connect_s",
+        "S",
+        "3",
+        "Time for a connection, and for a free one; after that the library is away",
+    ),
+    key(
+        POSTGRES,
+        "database_statement_s",
+        "S",
+        "10",
+        "Time for a statement, a transaction, a lock; after that it is given up",
+    ),
     key(STOPPING, "drain_s", "S", "10", "Time for answering what came, after SIGTERM"),
     key(
         STOPPING,

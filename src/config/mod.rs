@@ -35,6 +35,30 @@ word!(
 pub enum Database {
     /// A SQLite file in the data directory, the same as the journal's.
     Embedded,
+    /// A PostgreSQL database.
+    Postgres {
+        /// Its URL, which may hold a password.
+        url: Secret,
+        /// The password, where it comes from a file.
+        password: Option<Secret>,
+    },
+}
+
+/// A text that no log and no message shows.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// The text, for whom it is meant.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("...")
+    }
 }
 
 /// All settings, proven. Field names are the keys', less the unit where the type carries it.
@@ -46,6 +70,12 @@ pub struct Config {
     pub data: PathBuf,
     /// The library.
     pub database: Database,
+    /// Connections to a library in PostgreSQL.
+    pub database_connections: NonZeroUsize,
+    /// Time for such a connection, and for a free one.
+    pub database_connect: Duration,
+    /// Time for a call of such a library.
+    pub database_statement: Duration,
     /// HTTP address to bind; on the loopback unless `allow_unauthenticated`.
     pub http: SocketAddr,
     /// gRPC address to bind; on the loopback unless `allow_unauthenticated`.
@@ -185,6 +215,9 @@ impl Reader {
             models: self.path("models").unwrap_or_default(),
             data: self.path("data").unwrap_or_default(),
             database: self.database(),
+            database_connections: self.at_least_one("database_connections", 1_000),
+            database_connect: self.duration("database_connect_s", 0.1, 600.0),
+            database_statement: self.duration("database_statement_s", 0.1, 3_600.0),
             http: self.address("http"),
             grpc: self.address("grpc"),
             endpoint: self.endpoint(),
@@ -309,14 +342,37 @@ impl Reader {
 
     fn database(&mut self) -> Database {
         let item = self.item("database_url");
-        let text = item.text.to_ascii_lowercase();
-        if text.starts_with("postgres:") || text.starts_with("postgresql:") {
-            let later = "`embedded`: a library in Postgres is served by a later version of latentd";
-            self.refuse("database_url", &item, later);
-        } else if text != "embedded" {
-            self.refuse("database_url", &item, "`embedded` (a SQLite file in the data directory)");
+        let password = self.secret_file("database_password_file");
+        let scheme = item.text.trim().split_once("://").map(|(scheme, _)| scheme);
+        match scheme {
+            Some("postgres" | "postgresql") if item.kind != Kind::Bool && item.kind != Kind::Number => {
+                return Database::Postgres { url: Secret(item.text.trim().into()), password };
+            }
+            None if item.text.trim().eq_ignore_ascii_case("embedded") => {
+                if password.is_some() {
+                    let only = "none: only a library in PostgreSQL (`database_url`) takes a password";
+                    self.refuse_key("database_password_file", only);
+                }
+            }
+            _ => {
+                let expected =
+                    "`embedded` (a SQLite file in the data directory) or postgres://USER@HOST:PORT/DATABASE";
+                self.refuse("database_url", &item, expected);
+            }
         }
         Database::Embedded
+    }
+
+    /// The first line of a file that holds a secret.
+    fn secret_file(&mut self, name: &'static str) -> Option<Secret> {
+        let path = self.path(name)?;
+        let read = std::fs::read_to_string(&path);
+        match read.as_ref().map(|text| text.lines().next().unwrap_or_default()) {
+            Ok(line) if !line.is_empty() => return Some(Secret(line.into())),
+            Ok(_) => self.refuse_key(name, "a file with the password in its first line"),
+            Err(error) => self.refuse_key(name, &format!("a file that can be read ({error})")),
+        }
+        None
     }
 
     fn endpoint(&mut self) -> Option<String> {
@@ -622,10 +678,32 @@ mod tests {
     }
 
     #[test]
-    fn a_library_in_postgres_is_a_later_version_and_its_password_is_not_repeated() {
-        let sentence = fault("database_url", "postgres://lab:geheim@db/latentd");
-        assert!(sentence.contains("later version") && !sentence.contains("geheim"), "{sentence}");
-        assert!(fault("database_url", "mysql://x").contains("expected `embedded`"));
+    fn a_library_in_postgres_is_taken_and_its_password_is_not_repeated() {
+        let url = "postgres://lab:geheim@db/latentd";
+        let config = Config::with([("database_url", url)]).unwrap();
+        let Database::Postgres { url: taken, password: None } = &config.database else {
+            panic!("{config:?}")
+        };
+        assert_eq!(taken.expose(), url);
+        assert!(!format!("{config:?}").contains("geheim"), "{config:?}");
+        let sentence = fault("database_url", "mysql://lab:geheim@db");
+        assert!(sentence.contains("expected `embedded`") && !sentence.contains("geheim"), "{sentence}");
+        let limits = (config.database_connections.get(), config.database_connect, config.database_statement);
+        assert_eq!(limits, (8, Duration::from_secs(3), Duration::from_secs(10)));
+    }
+
+    #[test]
+    fn the_databases_password_is_the_first_line_of_its_file() {
+        let there = file("geheim\nmore\n");
+        let path = there.path().to_str().unwrap();
+        let config =
+            Config::with([("database_url", "postgres://db/x"), ("database_password_file", path)]).unwrap();
+        let Database::Postgres { password: Some(password), .. } = &config.database else {
+            panic!("{config:?}")
+        };
+        assert_eq!(password.expose(), "geheim");
+        assert!(fault("database_password_file", path).contains("only a library in PostgreSQL"));
+        assert!(fault("database_password_file", "/nowhere/x").contains("a file that can be read"));
     }
 
     #[test]

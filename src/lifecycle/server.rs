@@ -23,13 +23,13 @@ use crate::app::live::{Live, LiveLimits};
 use crate::app::models::Models;
 use crate::app::{App, Readiness};
 use crate::batch::{Pool, PoolConfig};
-use crate::config::Config;
+use crate::config::{Config, Database};
 use crate::domain::time::Stamp;
 use crate::engine::Engine;
 use crate::metrics::Metrics;
 use crate::recorder::{Recorder, RecorderConfig};
 use crate::registry::{Options, Registry};
-use crate::store::{Store, StoreError};
+use crate::store::{PostgresAt, PostgresLimits, Store, StoreError};
 use crate::{grpc, http};
 
 /// Not ready: models have not been looked at yet.
@@ -111,9 +111,12 @@ pub async fn start(config: Config, parts: Parts) -> Result<Running, StartError> 
     let (grpc_listener, grpc) = bind("gRPC", config.grpc).await?;
     let lock = lock(&config.data)?;
     let metrics = Arc::new(Metrics::new());
-    let store = Store::embedded(&config.data, config.wal_limit_bytes, Arc::new(Stores(Arc::clone(&metrics))))
-        .await
-        .map_err(|error| StartError::Store(config.data.clone(), error))?;
+    let told = Arc::new(Stores(Arc::clone(&metrics)));
+    let store = match postgres_at(&config) {
+        None => Store::embedded(&config.data, config.wal_limit_bytes, told).await,
+        Some(at) => Store::in_postgres(&config.data, config.wal_limit_bytes, &at, told).await,
+    };
+    let store = store.map_err(|error| StartError::Store(config.data.clone(), error))?;
     let paces = RecorderConfig { commit: config.commit, chunk: config.chunk, ..Default::default() };
     let recorder = Recorder::start(store.clone(), paces, Arc::new(|| Stamp::now().unix_ns)).await;
 
@@ -224,6 +227,20 @@ pub async fn start(config: Config, parts: Parts) -> Result<Running, StartError> 
     Ok(Running { http, grpc, stop, done: tokio::spawn(end.when_asked(gave_up)) })
 }
 
+/// Where the library is, if it is in PostgreSQL.
+pub fn postgres_at(config: &Config) -> Option<PostgresAt> {
+    let Database::Postgres { url, password } = &config.database else { return None };
+    Some(PostgresAt {
+        url: url.expose().into(),
+        password: password.as_ref().map(|password| password.expose().into()),
+        limits: PostgresLimits {
+            connections: config.database_connections.get(),
+            connect: config.database_connect,
+            statement: config.database_statement,
+        },
+    })
+}
+
 /// Takes the data directory for this process alone; it is free again when the file is closed.
 fn lock(data: &std::path::Path) -> Result<std::fs::File, StartError> {
     let failed = |error| StartError::Data(data.into(), error);
@@ -330,13 +347,16 @@ impl End {
             stopped = Stopped::Forced;
         }
         if let Ok(Err(errors)) = flushed {
-            for error in errors {
+            for error in &errors {
                 tracing::error!(
-                    error = &error as &dyn std::error::Error,
+                    error = error as &dyn std::error::Error,
                     "not everything could be moved to the library; the next start does it"
                 );
             }
-            stopped = Stopped::Forced;
+            // A library that is away cost nobody an answer, and the journal has it all.
+            if !errors.iter().all(|error| matches!(error, StoreError::Away { .. })) {
+                stopped = Stopped::Forced;
+            }
         }
         if tokio::time::timeout(LAST_WORDS, self.store.close()).await.is_err() {
             tracing::error!("the store could not be closed in time");

@@ -94,7 +94,10 @@ impl Recorder {
                 interrupted = found.interrupted,
                 "the journal's tail is in the library"
             ),
-            Err(error) => tracing::error!(%error, "the journal's tail could not be moved; trying again"),
+            Err(error) => {
+                let error: &dyn std::error::Error = error;
+                tracing::error!(error, "the journal's tail could not be moved; trying again");
+            }
         }
         let shared = Arc::new(Shared {
             store,

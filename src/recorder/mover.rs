@@ -21,6 +21,8 @@ const PAUSE: Duration = Duration::from_millis(250);
 const FAULT_PAUSE: Duration = Duration::from_secs(1);
 /// How often the journal's age is told while it holds something.
 const TELL: Duration = Duration::from_secs(1);
+/// How often a library that can be away is looked for while nothing is to be moved.
+const LOOK: Duration = Duration::from_secs(2);
 
 /// Runs that have rows in the journal.
 pub(super) struct Moves {
@@ -45,6 +47,26 @@ impl Moves {
 
     pub(super) fn fault(&self) -> Option<String> {
         self.fault.lock().clone()
+    }
+
+    /// The library did as it was asked.
+    fn well(&self) {
+        if self.fault.lock().take().is_some() {
+            tracing::info!("the library takes what is in the journal again");
+        }
+    }
+
+    /// The library did not do as it was asked. Told aloud when it begins, and when the reason changes.
+    fn failed(&self, error: &StoreError, runs: usize) {
+        let said = error.to_string();
+        let mut fault = self.fault.lock();
+        if fault.as_ref() == Some(&said) {
+            tracing::debug!(%error, runs, "the library still does not take what is in the journal");
+            return;
+        }
+        let error: &dyn std::error::Error = error;
+        tracing::error!(error, runs, "the library does not take what is in the journal, which keeps it");
+        *fault = Some(said);
     }
 
     /// So many bytes more of a run are in the journal.
@@ -94,6 +116,7 @@ impl Moves {
 pub(super) async fn run(shared: Arc<Shared>) -> Vec<StoreError> {
     let mut must_recover = shared.moves.fault().is_some();
     let stop = &shared.stop_moving;
+    let mut next_look = Instant::now() + LOOK;
     loop {
         let is_last = stop.is_cancelled();
         let now = Instant::now();
@@ -102,7 +125,8 @@ pub(super) async fn run(shared: Arc<Shared>) -> Vec<StoreError> {
             Err(_) if is_last && !must_recover => return Vec::new(),
             Err(next) if !must_recover => {
                 let tell = (shared.store.journal().bytes() > 0).then(|| now + TELL);
-                let until = next.into_iter().chain(tell).min();
+                let look = shared.store.library().is_remote().then_some(next_look);
+                let until = next.into_iter().chain(tell).chain(look).min();
                 // Cancel-safe: a notification is kept until someone waits for it, sleeping has no state.
                 tokio::select! {
                     () = stop.cancelled() => {}
@@ -110,6 +134,13 @@ pub(super) async fn run(shared: Arc<Shared>) -> Vec<StoreError> {
                     () = sleep_until(until.unwrap_or(now)), if until.is_some() => {}
                 }
                 observe(&shared).await;
+                if look.is_some_and(|look| look <= Instant::now()) && !stop.is_cancelled() {
+                    match shared.store.library().probe().await {
+                        Ok(()) => shared.moves.well(),
+                        Err(error) => shared.moves.failed(&error, 0),
+                    }
+                    next_look = Instant::now() + LOOK;
+                }
                 continue;
             }
             due => {
@@ -117,12 +148,11 @@ pub(super) async fn run(shared: Arc<Shared>) -> Vec<StoreError> {
                 let runs: Vec<RunId> = due.iter().map(|(run, _)| *run).collect();
                 match move_on(&shared, &mut must_recover, &runs).await {
                     Ok(()) => {
-                        *shared.moves.fault.lock() = None;
+                        shared.moves.well();
                         PAUSE
                     }
                     Err(error) => {
-                        tracing::error!(%error, runs = runs.len(), "the library did not take what is in the journal");
-                        *shared.moves.fault.lock() = Some(error.to_string());
+                        shared.moves.failed(&error, runs.len());
                         if is_last {
                             return vec![error];
                         }

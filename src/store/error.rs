@@ -2,6 +2,9 @@
 
 use std::path::PathBuf;
 
+use sqlx::migrate::MigrateError;
+use sqlx::postgres::PgDatabaseError;
+
 use crate::error::{Fault, Kind};
 
 /// What the store could not do.
@@ -19,7 +22,32 @@ pub enum StoreError {
     /// The schema could not be brought up to this version.
     #[error("the store's schema could not be migrated")]
     Migrate(#[source] sqlx::migrate::MigrateError),
-    /// Another process or connection holds the database; worth another try.
+    /// The journal holds rows of runs whose beginning is in another library.
+    #[error(
+        "the journal still holds {rows} rows of runs that began in the library `{fed}`; start once with that one, so \
+         that they are moved, then with `{wanted}`"
+    )]
+    OtherLibrary {
+        /// The library that it has fed.
+        fed: String,
+        /// The one that it is to feed.
+        wanted: &'static str,
+        /// How many.
+        rows: i64,
+    },
+    /// The address of the library's database cannot be read.
+    #[error("the address of the library's database cannot be read")]
+    Address(#[source] sqlx::Error),
+    /// The library's database cannot be reached, or lets nobody in. The journal keeps what is recorded meanwhile.
+    #[error("the library is away: {why}")]
+    Away {
+        /// In words that tell no caller who we are there.
+        why: String,
+        /// All that is known; nothing where somebody else has just found it so.
+        #[source]
+        source: Option<sqlx::Error>,
+    },
+    /// Another process or connection holds the database, or it was too slow; worth another try.
     #[error("the database is busy")]
     Busy(#[source] sqlx::Error),
     /// No space is left, on the disk or under the file's own limit.
@@ -60,6 +88,16 @@ const SQLITE_FULL: i32 = 13;
 
 impl From<sqlx::Error> for StoreError {
     fn from(source: sqlx::Error) -> Self {
+        let sqlstate = match &source {
+            sqlx::Error::Database(fault) => {
+                fault.try_downcast_ref::<PgDatabaseError>().map(|fault| fault.code())
+            }
+            _ => None,
+        };
+        if let Some(code) = sqlstate {
+            let code = code.to_owned();
+            return Self::from_postgres(&code, source);
+        }
         let code = match &source {
             sqlx::Error::Database(fault) => fault.code().and_then(|code| code.parse::<i32>().ok()),
             sqlx::Error::PoolTimedOut => return Self::Busy(source),
@@ -77,6 +115,49 @@ impl From<sqlx::Error> for StoreError {
 }
 
 impl StoreError {
+    /// By PostgreSQL's SQLSTATE, whose first two characters are its class.
+    fn from_postgres(code: &str, source: sqlx::Error) -> Self {
+        match code {
+            // Cancelled by its time limit, no lock in time, a transaction that met another.
+            "57014" | "55P03" | "40001" | "40P01" => Self::Busy(source),
+            "53100" => Self::Full(source),
+            "58030" => Self::Disk(source),
+            // Only reading allowed, an idle transaction ended, no right, a table that is gone.
+            "25006" | "25P03" | "42501" | "42P01" => Self::refused(code, source),
+            // Connection, who we are, which database, no room, a server that starts or stops.
+            _ if ["08", "28", "3D", "53", "57"].contains(&code.get(..2).unwrap_or_default()) => {
+                Self::refused(code, source)
+            }
+            _ => Self::Database(source),
+        }
+    }
+
+    fn refused(code: &str, source: sqlx::Error) -> Self {
+        Self::Away { why: format!("PostgreSQL answered {code}"), source: Some(source) }
+    }
+
+    /// The same, where the database is not a file but at the other end of a connection.
+    pub(super) fn over_a_connection(self) -> Self {
+        match self {
+            Self::Disk(sqlx::Error::Io(error)) => {
+                Self::Away { why: error.to_string(), source: Some(sqlx::Error::Io(error)) }
+            }
+            Self::Database(source @ sqlx::Error::Tls(_)) => {
+                Self::Away { why: "no TLS with it".into(), source: Some(source) }
+            }
+            Self::Database(source @ sqlx::Error::Protocol(_)) => {
+                Self::Away { why: "what answers is no PostgreSQL".into(), source: Some(source) }
+            }
+            Self::Migrate(MigrateError::Execute(source) | MigrateError::ExecuteMigration(source, _)) => {
+                match Self::from(source).over_a_connection() {
+                    Self::Database(source) => Self::Migrate(MigrateError::Execute(source)),
+                    other => other,
+                }
+            }
+            other => other,
+        }
+    }
+
     /// Whether the same call may succeed a moment later without anyone's doing.
     pub fn is_passing(&self) -> bool {
         matches!(self, Self::Busy(_))
@@ -85,10 +166,15 @@ impl StoreError {
     /// What a caller is told; the cause itself goes to the log.
     pub fn fault(&self) -> Fault {
         let kind = match self {
-            Self::Open { .. } | Self::Busy(_) | Self::Full(_) | Self::Disk(_) => Kind::Unavailable,
-            Self::Migrate(_) | Self::Database(_) | Self::Inconsistent { .. } | Self::Task { .. } => {
-                Kind::Internal
-            }
+            Self::Open { .. }
+            | Self::Migrate(_)
+            | Self::Address(_)
+            | Self::OtherLibrary { .. }
+            | Self::Away { .. }
+            | Self::Busy(_)
+            | Self::Full(_)
+            | Self::Disk(_) => Kind::Unavailable,
+            Self::Database(_) | Self::Inconsistent { .. } | Self::Task { .. } => Kind::Internal,
         };
         let said = match self {
             // The path is the operator's, not the caller's.

@@ -14,6 +14,7 @@ use sqlx::sqlite::{
 use tokio::sync::{Mutex, MutexGuard};
 
 use super::error::StoreError;
+use super::schema::{self, Step};
 
 /// Readers at the same time.
 const READERS: u32 = 4;
@@ -55,8 +56,6 @@ impl std::ops::DerefMut for Transaction<'_> {
 /// How long a statement waits for another process that has the file.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
-static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("migrations/sqlite");
-
 /// The file, open. Cheap to clone.
 #[derive(Clone)]
 pub struct SqliteFile {
@@ -87,7 +86,7 @@ impl SqliteFile {
             .disable_statement_logging();
         let at_open = |source| StoreError::Open { path: path.to_owned(), source };
         let mut write = options.connect().await.map_err(at_open)?;
-        MIGRATIONS.run(&mut write).await.map_err(StoreError::Migrate)?;
+        schema::bring_up_sqlite(&mut write).await?;
         let readers = SqlitePoolOptions::new()
             .max_connections(READERS)
             .connect_with(options.clone().pragma("query_only", "ON"))
@@ -99,6 +98,16 @@ impl SqliteFile {
         Ok(Self {
             inner: Arc::new(Inner { path: path.to_owned(), writer, readers, janitor, wal_limit_bytes }),
         })
+    }
+
+    /// The steps of the schema of a file, which need not be there. Changes nothing.
+    pub async fn steps(path: &Path) -> Result<Vec<Step>, StoreError> {
+        if !path.exists() {
+            return Ok(schema::of_no_file());
+        }
+        let options = SqliteConnectOptions::new().filename(path).read_only(true).busy_timeout(BUSY_TIMEOUT);
+        let at_open = |source| StoreError::Open { path: path.to_owned(), source };
+        schema::sqlite(&mut options.connect().await.map_err(at_open)?).await
     }
 
     /// A transaction on the one connection that writes; callers get it in the order of asking.

@@ -106,16 +106,29 @@ impl Index {
 }
 
 impl Journal {
-    /// Opens the journal in `file` and counts this start.
-    pub async fn open(file: SqliteFile) -> Result<Self, StoreError> {
+    /// Opens the journal in `file`, which feeds the library of that name, and counts this start.
+    /// Errors: `StoreError::OtherLibrary` while it holds rows of runs that another library has the beginning of.
+    pub async fn open(file: SqliteFile, library: &'static str) -> Result<Self, StoreError> {
         let mut tx = file.begin().await?;
+        let left_over: Option<(String, i64)> = sqlx::query_as(
+            "SELECT library, (SELECT count(*) FROM journal)
+             FROM journal_identity
+             WHERE library <> ? AND EXISTS (SELECT 1 FROM journal)",
+        )
+        .bind(library)
+        .fetch_optional(&mut *tx)
+        .await?;
+        if let Some((fed, rows)) = left_over {
+            return Err(StoreError::OtherLibrary { fed, wanted: library, rows });
+        }
         let (journal, boot): (String, i64) = sqlx::query_as(
-            "INSERT INTO journal_identity (only_row, owner, boot)
-             VALUES (1, ?, 1)
-             ON CONFLICT (only_row) DO UPDATE SET boot = boot + 1
+            "INSERT INTO journal_identity (only_row, owner, boot, library)
+             VALUES (1, ?, 1, ?)
+             ON CONFLICT (only_row) DO UPDATE SET boot = boot + 1, library = excluded.library
              RETURNING owner, boot",
         )
         .bind(uuid::Uuid::new_v4().as_simple().to_string())
+        .bind(library)
         .fetch_one(&mut *tx)
         .await?;
         tx.commit().await?;
@@ -197,6 +210,11 @@ impl Journal {
             records: form.records.into(),
         };
         Ok(forms.into_iter().map(row).collect())
+    }
+
+    /// Whether a run has rows.
+    pub fn has(&self, run: RunId) -> bool {
+        self.index.lock().rows.contains_key(&run)
     }
 
     /// Runs that have rows.

@@ -71,6 +71,19 @@ pub trait Library: Send + Sync {
 
     /// A run's annotations as they came, and the mark of that moment; `None`: no such run.
     async fn annotations(&self, run: RunId) -> Result<Option<(i64, Vec<Annotation>)>, StoreError>;
+
+    /// Whether it can be away though the process lives: then it is worth asking whether it is here.
+    fn is_remote(&self) -> bool {
+        false
+    }
+
+    /// Asks whether it is here, and brings its schema up to date if that is still to be done.
+    async fn probe(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    /// Lets go of its connections.
+    async fn close(&self) {}
 }
 
 #[cfg(test)]

@@ -15,7 +15,10 @@ pub mod pack; // frames, as they lie in the library
 pub mod event; // events, merged
 pub mod transfer; // the sum of some journal rows
 pub mod library; // the queryable store
+pub mod schema; // the steps of both schemas
+mod rows; // rows as both databases give them
 pub mod sqlite; // the embedded library
+pub mod postgres; // the library in PostgreSQL
 pub mod moving; // from journal to library, exactly once
 pub mod query; // library and journal's tail as one
 pub mod intake; // what a run took in, in order
@@ -33,6 +36,7 @@ pub use self::error::StoreError;
 pub use self::file::SqliteFile;
 pub use self::journal::Journal;
 pub use self::library::Library;
+pub use self::postgres::{PostgresAt, PostgresLibrary, PostgresLimits};
 pub use self::sqlite::SqliteLibrary;
 
 /// What the store tells of itself. `lifecycle` fills it from `metrics`.
@@ -100,13 +104,21 @@ impl Store {
         wal_limit_bytes: u64,
         metrics: Arc<dyn StoreMetrics>,
     ) -> Result<Self, StoreError> {
-        let path = data.join(FILE_NAME);
-        if let Err(error) = tokio::fs::create_dir_all(data).await {
-            return Err(StoreError::Open { path, source: error.into() });
-        }
-        let file = SqliteFile::open(&path, wal_limit_bytes).await?;
-        let journal = Journal::open(file.clone()).await?;
+        let file = local_file(data, wal_limit_bytes).await?;
+        let journal = Journal::open(file.clone(), EMBEDDED).await?;
         Ok(Self::new(journal, Arc::new(SqliteLibrary::new(file)), metrics))
+    }
+
+    /// Opens the journal in `data`, with its library in PostgreSQL, which need not be there yet.
+    pub async fn in_postgres(
+        data: &Path,
+        wal_limit_bytes: u64,
+        at: &PostgresAt,
+        metrics: Arc<dyn StoreMetrics>,
+    ) -> Result<Self, StoreError> {
+        let library = PostgresLibrary::new(at)?;
+        let journal = Journal::open(local_file(data, wal_limit_bytes).await?, IN_POSTGRES).await?;
+        Ok(Self::new(journal, Arc::new(library), metrics))
     }
 
     /// A journal with any library.
@@ -146,8 +158,22 @@ impl Store {
         Ok(())
     }
 
-    /// Lets go of the file. Whoever still holds a clone gets errors from reads.
+    /// Lets go of file and connections. Whoever still holds a clone gets errors from reads.
     pub async fn close(&self) {
+        self.library.close().await;
         self.journal.file().close().await;
     }
+}
+
+/// The library that a journal feeds, as the journal remembers it.
+const EMBEDDED: &str = "embedded";
+const IN_POSTGRES: &str = "postgres";
+
+/// Opens `latentd.sqlite` in `data`, made if it is not there, and brings its schema up to date.
+pub async fn local_file(data: &Path, wal_limit_bytes: u64) -> Result<SqliteFile, StoreError> {
+    let path = data.join(FILE_NAME);
+    if let Err(error) = tokio::fs::create_dir_all(data).await {
+        return Err(StoreError::Open { path, source: error.into() });
+    }
+    SqliteFile::open(&path, wal_limit_bytes).await
 }

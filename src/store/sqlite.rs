@@ -1,13 +1,11 @@
 //! The embedded library: SQLite, by default in the journal's own file.
 //! Owns: the SQL. What it must hold stands at the trait.
 
-mod rows;
 mod take;
 
 use bytes::Bytes;
 use sqlx::{Connection, QueryBuilder, Sqlite, SqliteConnection};
 
-use self::rows::{EventForm, ExtentForm, RunForm, SELECT_EVENT, SELECT_RUN, int_from, load};
 use self::take::take_one;
 use super::error::StoreError;
 use super::event::EventEntry;
@@ -15,6 +13,7 @@ use super::extent::{Extent, Track};
 use super::file::SqliteFile;
 use super::library::{Library, Taken};
 use super::record::Annotation;
+use super::rows::{EventForm, ExtentForm, RunForm, SELECT_EVENT, SELECT_RUN, int_from};
 use super::run::{Owner, RunEdit, RunFilter, RunPage, RunRecord};
 use super::transfer::{FramePack, Transfer};
 use crate::domain::ids::RunId;
@@ -245,6 +244,14 @@ impl Library for SqliteLibrary {
             .collect();
         Ok(Some((mark, annotations)))
     }
+}
+
+/// A run as far as it is in the library.
+async fn load(conn: &mut SqliteConnection, run: &str) -> Result<Option<RunRecord>, StoreError> {
+    let mut select = QueryBuilder::<Sqlite>::new(SELECT_RUN);
+    select.push(" WHERE run = ").push_bind(run);
+    let form: Option<RunForm> = select.build_query_as().fetch_optional(conn).await?;
+    form.map(RunForm::record).transpose()
 }
 
 async fn mark_in(conn: &mut SqliteConnection, run: &str) -> Result<Option<i64>, StoreError> {

@@ -1,7 +1,7 @@
 //! What a rig was told, against what is found after the server was killed or asked to stop.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use latentd::wire::recording::Recording;
@@ -27,40 +27,57 @@ fn recorded(recording: &Recording, ack: &str) -> v1::OpenRequest {
 }
 
 /// Rigs that stream for as long as they are let; how many frames of theirs were answered so far.
-struct Rigs {
+pub struct Rigs {
     streaming: Vec<JoinHandle<Streamer>>,
     answered: Arc<AtomicU64>,
+    is_enough: Arc<AtomicBool>,
 }
 
 impl Rigs {
     /// One rig for each `ack`, as fast as the window lets it.
-    async fn start(server: &Latentd, acks: &[&str]) -> Self {
+    pub async fn start(server: &Latentd, acks: &[&str]) -> Self {
         let answered = Arc::new(AtomicU64::new(0));
+        let is_enough = Arc::new(AtomicBool::new(false));
         let mut streaming = Vec::new();
         for (seed, ack) in (1..).zip(acks) {
             let recording = recordings::noise(BINS, seed);
             let mut rig = Streamer::open(&server.grpc, recorded(&recording, ack)).await.expect("a session");
-            let answered = Arc::clone(&answered);
+            let (answered, is_enough) = (Arc::clone(&answered), Arc::clone(&is_enough));
             streaming.push(tokio::spawn(async move {
-                rig.stream(rows(&recording), |_| {
+                let rows = rows(&recording).take_while(|_| !is_enough.load(Ordering::Relaxed));
+                rig.stream(rows, |_| {
                     answered.fetch_add(1, Ordering::Relaxed);
                 })
                 .await;
+                if is_enough.load(Ordering::Relaxed) {
+                    rig.leave().await.expect("the session closes");
+                }
                 rig.listen().await;
                 rig
             }));
         }
-        Self { streaming, answered }
+        Self { streaming, answered, is_enough }
+    }
+
+    /// Frames that were answered so far.
+    pub fn answered(&self) -> u64 {
+        self.answered.load(Ordering::Relaxed)
+    }
+
+    /// Lets them close their sessions once all that they sent is answered.
+    pub async fn leave(self) -> Vec<Streamer> {
+        self.is_enough.store(true, Ordering::Relaxed);
+        self.ended().await
     }
 
     /// Waits until so many frames were answered.
-    async fn have_answers(&self, n: u64) {
+    pub async fn have_answers(&self, n: u64) {
         until(LIMIT, "answers", || async { (self.answered.load(Ordering::Relaxed) >= n).then_some(()) })
             .await;
     }
 
     /// The rigs, once their streams have ended.
-    async fn ended(self) -> Vec<Streamer> {
+    pub async fn ended(self) -> Vec<Streamer> {
         let mut rigs = Vec::new();
         for rig in self.streaming {
             rigs.push(rig.await.expect("a rig keeps its account"));
@@ -69,12 +86,18 @@ impl Rigs {
     }
 }
 
-/// How many bins of a run are in the library; all of them must lie there without a hole, by HTTP and by SQL alike, and
-/// be bit for bit what the rig was answered.
-async fn in_the_library(server: &Latentd, rig: &Streamer) -> u64 {
+/// As `whole`, of a run whose server went away before its session was closed.
+pub async fn in_the_library(server: &Latentd, rig: &Streamer) -> u64 {
+    let info = whole(server, rig).await;
+    assert_eq!(info.state, "interrupted", "run {}", info.run);
+    info.bins
+}
+
+/// A run that is in the library; all bins of it must lie there without a hole, by HTTP and by SQL alike, and be bit for
+/// bit what the rig was answered.
+pub async fn whole(server: &Latentd, rig: &Streamer) -> v1::RunInfo {
     let run = rig.opened.run.as_deref().expect("a run");
     let info: v1::RunInfo = server.get(&format!("/v1/runs/{run}")).await.message();
-    assert_eq!(info.state, "interrupted", "run {run}");
     for spec in &rig.opened.outputs {
         let path = format!("/v1/runs/{run}/outputs/{}", spec.name);
         let reply: v1::OutputsReply = server.get(&path).await.message();
@@ -93,13 +116,13 @@ async fn in_the_library(server: &Latentd, rig: &Streamer) -> u64 {
         }
         assert_eq!(next, info.bins, "run {run}, {}", spec.name);
     }
-    assert_eq!(library::bins(&server.setup, run), info.bins, "run {run}: bins counted by SQL");
+    assert_eq!(library::bins(&server.setup, run).await, info.bins, "run {run}: bins counted by SQL");
     assert_eq!(
-        library::frames(&server.setup, run),
+        library::frames(&server.setup, run).await,
         info.bins,
         "run {run}: frames, one of which closes each bin"
     );
-    info.bins
+    info
 }
 
 #[tokio::test(flavor = "multi_thread")]

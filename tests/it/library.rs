@@ -1,4 +1,4 @@
-//! The database file, looked at from beside the server, so that what is counted is what lies there.
+//! The databases, looked at from beside the server, so that what is counted is what lies there.
 
 use std::process::Command;
 
@@ -26,11 +26,19 @@ pub fn count(setup: &Setup, query: &str) -> u64 {
 }
 
 /// Recorded bins of a run in the library: those that have flags, which every recorded bin has.
-pub fn bins(setup: &Setup, run: &str) -> u64 {
-    count(setup, &format!("SELECT sum(n) FROM chunk WHERE run = '{run}' AND track = -1"))
+pub async fn bins(setup: &Setup, run: &str) -> u64 {
+    in_the_library(setup, &format!("SELECT sum(n) FROM chunk WHERE run = '{run}' AND track = -1")).await
 }
 
 /// Recorded frames of a run's first signal in the library.
-pub fn frames(setup: &Setup, run: &str) -> u64 {
-    count(setup, &format!("SELECT sum(n) FROM frame_chunk WHERE run = '{run}' AND track = 0"))
+pub async fn frames(setup: &Setup, run: &str) -> u64 {
+    in_the_library(setup, &format!("SELECT sum(n) FROM frame_chunk WHERE run = '{run}' AND track = 0")).await
+}
+
+/// As `count`, of the library wherever it is.
+async fn in_the_library(setup: &Setup, query: &str) -> u64 {
+    match &setup.database {
+        Some(database) => database.count(query).await,
+        None => count(setup, query),
+    }
 }

@@ -30,6 +30,7 @@ mod order; // which frame comes next
 mod outputs; // values of a run in every form
 mod overload; // more sessions than there is room for
 mod parity; // every road answers alike
+mod postgres; // a library in PostgreSQL: there, away, silent, shared
 mod preprocess; // what a chain does to a stream
 mod recordings; // what the tests stream
 mod released; // the schema, against the released one

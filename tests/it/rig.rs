@@ -187,10 +187,15 @@ impl Streamer {
         }
     }
 
-    /// Closes the session.
-    pub async fn close(mut self) -> Result<v1::CloseReply, Status> {
+    /// Closes the session; its stream ends then.
+    pub async fn leave(&mut self) -> Result<v1::CloseReply, Status> {
         let session = self.opened.session.clone();
         self.client.close(v1::CloseRequest { session }).await.map(tonic::Response::into_inner)
+    }
+
+    /// Closes the session, and whatever was still to come.
+    pub async fn close(mut self) -> Result<v1::CloseReply, Status> {
+        self.leave().await
     }
 
     /// Whether the stream goes on.

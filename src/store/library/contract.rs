@@ -38,6 +38,7 @@ macro_rules! library_contract {
             an_open_run_of_an_earlier_start_is_interrupted,
             a_deleted_run_is_gone_and_takes_no_more,
             a_failed_transfer_leaves_nothing_of_its_neighbours,
+            any_text_comes_back_and_is_found,
         );
     };
     (@ $name:ident, $bench:ty, $($test:ident),+ $(,)?) => {
@@ -291,4 +292,48 @@ pub async fn a_failed_transfer_leaves_nothing_of_its_neighbours<B: Bench>() {
     assert!(bench.library().take(&sums).await.is_err());
     assert_eq!(bench.library().run(good.run).await.unwrap(), None);
     assert_eq!(take(bench.library(), &sums[..1]).await, [Taken::Now]);
+}
+
+pub async fn any_text_comes_back_and_is_found<B: Bench>() {
+    let bench = B::fresh().await;
+    let odd = "a\0b'\"\\\u{FFFE}0µ\n,";
+    let plain = head();
+    let mut head = RunHead { rig: odd.into(), notes: odd.into(), engine: odd.into(), ..head() };
+    head.tags = vec!["x\",\"y".into(), odd.into(), String::new()];
+    let since = Since { from_bin: 1, body: serde_json::json!({ "k": odd }).to_string() };
+    let annotation = Annotation { label: odd.into(), from_bin: 1, to_bin: 4, body: odd.into() };
+    let mut notice = event(EventKind::Late, 1, 1);
+    (notice.signal, notice.detail) = (Some(odd.into()), odd.into());
+    let close = Close { ended_ns: 1, summary: odd.into() };
+    let records = [
+        begun(&head),
+        Record::Setting(since.clone()),
+        Record::Annotation(annotation.clone()),
+        Record::Event(notice.clone()),
+    ];
+    take(bench.library(), &[transfer(&plain, 0, 1, &[begun(&plain)])]).await;
+    take(bench.library(), &[transfer(&head, 0, 1, &records)]).await;
+    take(bench.library(), &[transfer(&head, 1, 2, &[Record::Event(notice), Record::Close(close)])]).await;
+    let run = bench.library().run(head.run).await.unwrap().unwrap();
+    assert_eq!((run.summary.as_deref(), run.settings), (Some(odd), vec![since]));
+    assert_eq!(run.head, head);
+    let (_, annotations) = bench.library().annotations(head.run).await.unwrap().unwrap();
+    assert_eq!(annotations, [annotation]);
+    let (_, events) = bench.library().events(head.run).await.unwrap().unwrap();
+    assert_eq!((events.len(), events[0].count, events[0].detail.as_str()), (1, 2, odd));
+    assert_eq!(events[0].signal, Some(odd.into()));
+    let text = |text: &str| Some(text.to_owned());
+    for (filter, is_found) in [
+        (RunFilter { rig: text(odd), ..Default::default() }, true),
+        (RunFilter { tag: text(odd), ..Default::default() }, true),
+        (RunFilter { tag: text("x\",\"y"), ..Default::default() }, true),
+        (RunFilter { tag: text(""), ..Default::default() }, true),
+        (RunFilter { tag: text(","), ..Default::default() }, false),
+        (RunFilter { rig: text("\0"), ..Default::default() }, false),
+        (RunFilter { model: text("\0"), ..Default::default() }, false),
+    ] {
+        let page = bench.library().runs(&filter, None, 10).await.unwrap();
+        let found: Vec<RunId> = page.runs.iter().map(|run| run.head.run).collect();
+        assert_eq!(found, if is_found { vec![head.run] } else { vec![] }, "{filter:?}");
+    }
 }

@@ -4,13 +4,14 @@ use std::collections::HashMap;
 
 use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
 
-use super::rows::{EventForm, ExtentForm, SELECT_EVENT, int_from, load};
+use super::load;
 use crate::domain::ids::SignalName;
 use crate::domain::output::EventKind;
 use crate::store::error::StoreError;
 use crate::store::event::EventLog;
 use crate::store::extent::{Extent, Track, join};
 use crate::store::library::Taken;
+use crate::store::rows::{EventForm, ExtentForm, SELECT_EVENT, int_from};
 use crate::store::run::{RunRecord, json_from_outputs, json_from_pinned};
 use crate::store::transfer::Transfer;
 

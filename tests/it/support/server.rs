@@ -10,6 +10,7 @@ use latentd::wire::v1;
 use tempfile::TempDir;
 use tokio::process::Child;
 
+use super::cluster::Database;
 use super::http::{Answer, Refused, Rig};
 use super::models::{self, Model};
 use super::stream::Line;
@@ -20,6 +21,8 @@ use super::{LIMIT, until, within};
 pub struct Setup {
     folder: Arc<TempDir>,
     flags: Vec<(String, String)>,
+    /// Where the library is, if it is not in the data folder.
+    pub database: Option<Arc<Database>>,
 }
 
 impl Setup {
@@ -33,7 +36,7 @@ impl Setup {
         let folder = Arc::new(tempfile::tempdir().expect("a temporary folder"));
         std::fs::create_dir_all(folder.path().join("models")).expect("a folder for models");
         std::fs::create_dir_all(folder.path().join("home")).expect("a home folder");
-        Self { folder, flags: Vec::new() }
+        Self { folder, flags: Vec::new(), database: None }
     }
 
     /// Adds a model as version 1.
@@ -60,6 +63,11 @@ impl Setup {
     pub fn key(mut self, name: &str, value: impl ToString) -> Self {
         self.flags.push((name.replace('_', "-"), value.to_string()));
         self
+    }
+
+    /// The library in that database, which is reached by this URL.
+    pub fn library(self, database: &Arc<Database>, url: &str) -> Self {
+        Self { database: Some(Arc::clone(database)), ..self.key("database_url", url) }
     }
 
     /// The model repository's folder.

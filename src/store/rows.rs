@@ -1,6 +1,4 @@
-//! Rows as SQLite gives them, and what they mean.
-
-use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
+//! Rows as both databases give them, and what they mean.
 
 use crate::domain::ids::{PipelineName, SignalName};
 use crate::domain::output::EventKind;
@@ -12,7 +10,7 @@ use crate::store::run::{
     Owner, Recording, RunHead, RunRecord, RunState, outputs_from_json, pinned_from_json,
 };
 
-/// SQLite's integers are signed; a bin or count of 2⁶³ and more cannot come about (292 years of nanoseconds).
+/// A database's integers are signed; a bin or count of 2⁶³ and more cannot come about (292 years of nanoseconds).
 pub(super) fn int_from(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
@@ -50,14 +48,6 @@ pub(super) const SELECT_RUN: &str = "SELECT
     boot,
     moved_to
 FROM run";
-
-/// A run as far as it is in the library.
-pub(super) async fn load(conn: &mut SqliteConnection, run: &str) -> Result<Option<RunRecord>, StoreError> {
-    let mut select = QueryBuilder::<Sqlite>::new(SELECT_RUN);
-    select.push(" WHERE run = ").push_bind(run);
-    let form: Option<RunForm> = select.build_query_as().fetch_optional(conn).await?;
-    form.map(RunForm::record).transpose()
-}
 
 #[derive(sqlx::FromRow)]
 pub(super) struct RunForm {
