@@ -12,8 +12,9 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::core::{Core, End, Work};
+use super::fanout::Fanout;
 use super::meter::Meter;
-use super::order::{Order, Sink};
+use super::order::{Order, Sink, Writer};
 use super::outbox::Outgoing;
 use crate::batch::Place;
 use crate::domain::ids::{RunId, SessionId};
@@ -26,6 +27,7 @@ use crate::pipeline::journey::Journey;
 use crate::recorder::{Close, RunRecorder};
 use crate::signal::act::Act;
 use crate::signal::aligner::Aligner;
+use crate::wire::told::Told;
 use crate::wire::{self, v1};
 
 /// Why a session that panicked takes nothing more.
@@ -69,6 +71,8 @@ pub struct Made {
     pub invalid_limit: u32,
     /// Unanswered frames that a rig may have.
     pub window: usize,
+    /// Messages held for a slow subscriber.
+    pub subscriber_buffer: usize,
     /// Without a sign of life for so long it is closed.
     pub idle_timeout: Duration,
     /// What it tells the metrics.
@@ -101,6 +105,7 @@ pub struct Session {
     pub(super) meter: Meter,
     pub(super) recorder: Option<RunRecorder>,
     pub(super) core: Mutex<Core>,
+    pub(super) fanout: Fanout,
     /// Rows of a session that is gone are not run.
     pub(super) gone: AtomicBool,
     /// Woken when nothing is in flight any more.
@@ -117,6 +122,7 @@ impl Session {
         let orders = tokens.into_iter().map(|token| Order::new(made.window, token)).collect();
         let kept =
             made.wanted.iter().zip(&made.recorded).map(|(wanted, recorded)| *wanted || *recorded).collect();
+        let fanout = Fanout::new(made.outputs.len(), made.subscriber_buffer);
         Arc::new(Self {
             id: made.id,
             run: made.run,
@@ -137,6 +143,7 @@ impl Session {
             meter: made.meter,
             recorder: made.recorder,
             core: Mutex::new(Core::new(made.aligner, orders, made.journey, made.places)),
+            fanout,
             gone: AtomicBool::new(false),
             stirred: Notify::new(),
             durable_due: Notify::new(),
@@ -151,14 +158,23 @@ impl Session {
         })
     }
 
-    /// Takes frames that came together, each with its sink, and steps what they close. The answers come by the sinks.
-    pub fn feed(self: &Arc<Self>, frames: impl IntoIterator<Item = (v1::Frame, Sink)>, received: Stamp) {
+    /// Takes frames that came together from one writer, each with its sink, and steps what they close. The answers come
+    /// by the sinks.
+    pub fn feed(
+        self: &Arc<Self>,
+        frames: impl IntoIterator<Item = (v1::Frame, Sink)>,
+        by: Writer,
+        received: Stamp,
+    ) {
         let _span = tracing::debug_span!("session.feed", session.id = %self.id).entered();
         self.unbroken(|| {
+            // What needs no lock is done before it is taken.
+            let read: Vec<_> =
+                frames.into_iter().filter_map(|(frame, sink)| self.read(frame, sink)).collect();
             let mut core = self.core.lock();
             core.last_sign = received.instant;
-            for (frame, sink) in frames {
-                self.ingest(&mut core, frame, sink, received);
+            for frame in read {
+                self.ingest(&mut core, frame, by, received);
             }
             self.set_out(core);
         });
@@ -209,11 +225,17 @@ impl Session {
             Ok(done) => Some(done),
             Err(_) => {
                 tracing::error!(session.id = %self.id, "a fault of ours: the session panicked and is ended");
-                self.core.lock().abandon(Kind::Internal, BROKEN);
+                self.abandon(&mut self.core.lock(), Kind::Internal, BROKEN);
                 self.stirred.notify_waiters();
                 None
             }
         }
+    }
+
+    /// Steps nothing more, and tells all why.
+    pub(super) fn abandon(&self, core: &mut Core, kind: Kind, why: &'static str) {
+        core.abandon(kind, why);
+        self.fanout.end(Told::Ended(Fault::new(kind, why)));
     }
 
     /// Closes bins when they have waited for long enough, until the session is gone; runs for as long as a session
@@ -244,6 +266,11 @@ impl Session {
         self.act(&mut core, Act::Reset { scope, at_bin }, now)?;
         self.set_out(core);
         Ok(at_bin)
+    }
+
+    /// The `seq` that must come next of a signal, by its number.
+    pub fn next_seq(&self, signal: usize) -> u64 {
+        self.core.lock().orders[signal].next_seq()
     }
 
     /// By signal the `seq` that must come next, and the last bin.
@@ -314,13 +341,11 @@ impl Session {
             t_ns: Stamp::now().unix_ns,
         };
         self.tell(&mut core, notice);
+        let fault = Fault::new(Kind::Unavailable, format!("session {}: {why}", self.id));
         for outbox in core.outboxes() {
-            outbox.put(if finished {
-                Outgoing::Finished
-            } else {
-                Outgoing::End(Fault::new(Kind::Unavailable, format!("session {}: {why}", self.id)))
-            });
+            outbox.put(if finished { Outgoing::Finished } else { Outgoing::End(fault.clone()) });
         }
+        self.fanout.end(if finished { Told::Closed(why.into()) } else { Told::Ended(fault) });
         core.places.clear();
         self.gone.store(true, Ordering::Release);
         Some(core.summary())
