@@ -107,6 +107,7 @@ fn routes() -> Vec<Route> {
         Route::post("/v1/sessions/{session}/frames", "One frame, and the bins that it closed", live::frame)
             .reads::<frame::FrameQuery>()
             .takes::<Frame>()
+            .takes_also(&[message::ARROW])
             .answers::<Output>(200),
         Route::get("/v1/sessions/{session}/stream", "A rig's stream, by WebSocket", websocket::stream)
             .reads::<websocket::StreamQuery>()

@@ -22,6 +22,8 @@ pub struct Route {
     pub query: &'static [Parameter],
     /// The message that it takes.
     pub takes: Option<&'static str>,
+    /// Media types of bytes that it takes instead.
+    pub takes_bytes: &'static [&'static str],
     /// What it answers when all is well, by status.
     pub answers: Vec<(u16, Content)>,
     /// What is done.
@@ -119,7 +121,16 @@ impl Route {
         T: 'static,
     {
         let filter = MethodFilter::try_from(method.clone()).expect("a method of HTTP itself");
-        Self { method, path, says, query: &[], takes: None, answers: Vec::new(), call: on(filter, handler) }
+        Self {
+            method,
+            path,
+            says,
+            query: &[],
+            takes: None,
+            takes_bytes: &[],
+            answers: Vec::new(),
+            call: on(filter, handler),
+        }
     }
 
     /// `GET`.
@@ -148,6 +159,11 @@ impl Route {
     /// It takes this message.
     pub fn takes<T>(self) -> Self {
         Self { takes: Some(schema::name_of::<T>()), ..self }
+    }
+
+    /// It takes bytes of these media types, too.
+    pub fn takes_also(self, takes_bytes: &'static [&'static str]) -> Self {
+        Self { takes_bytes, ..self }
     }
 
     /// It answers this message with this status.

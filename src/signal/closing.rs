@@ -94,13 +94,10 @@ impl Closing {
     }
 
     fn skip(&mut self, k: u64, to: u64, resets: bool, room: &mut Room<'_>, log: &mut Log<'_>) {
-        let (mut told, mut has_hole) = (false, false);
         for track in room.tracks.iter_mut() {
             // Each hole in the stretch is told once, when the first of its bins is over.
             while let Some(hole) = track.cover.hole_before(to) {
-                has_hole = true;
                 if !hole.told {
-                    told |= track.required;
                     tell_gap(&track.name, hole, &not_filled(hole.length, room.policies.gap), log);
                 }
                 if hole.bins.end > to {
@@ -115,11 +112,9 @@ impl Closing {
         for feed in room.feeds.iter_mut().flatten() {
             feed.pass(None, to - k);
         }
-        // A signal that stalled leaves no hole: what is skipped without it is told each time.
-        if told || !has_hole {
-            let detail = format!("bins {k} to {} are not answered", to - 1);
-            log.notice(EventKind::Skipped, None, Some(k..to), to - k, detail);
-        }
+        // Told piece by piece, as far as other signals let the gap close; so the counts sum up to the bins.
+        let detail = format!("bins {k} to {} are not answered", to - 1);
+        log.notice(EventKind::Skipped, None, Some(k..to), to - k, detail);
         if resets {
             self.owed = self.owed.max(Some(ResetScope::Model));
         }
