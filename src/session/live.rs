@@ -15,6 +15,7 @@ use super::core::{Core, End, Work};
 use super::meter::Meter;
 use super::order::{Order, Sink};
 use super::outbox::Outgoing;
+use super::switching::pinned;
 use crate::batch::Place;
 use crate::domain::ids::{RunId, SessionId};
 use crate::domain::output::{EventKind, Notice, OutputSpec};
@@ -23,6 +24,7 @@ use crate::domain::signal::SignalSpec;
 use crate::domain::time::Stamp;
 use crate::error::{Fault, Kind};
 use crate::pipeline::journey::Journey;
+use crate::pipeline::plan::Plan;
 use crate::recorder::{Close, RunRecorder};
 use crate::signal::act::Act;
 use crate::signal::aligner::Aligner;
@@ -101,6 +103,8 @@ pub struct Session {
     pub(super) meter: Meter,
     pub(super) recorder: Option<RunRecorder>,
     pub(super) core: Mutex<Core>,
+    /// The plan once every version that will take over has done so. Held while one is made ready; before `core`.
+    pub(super) ahead: Mutex<Arc<Plan>>,
     /// Rows of a session that is gone are not run.
     pub(super) gone: AtomicBool,
     /// Woken when nothing is in flight any more.
@@ -136,6 +140,7 @@ impl Session {
             invalid_limit: made.invalid_limit,
             meter: made.meter,
             recorder: made.recorder,
+            ahead: Mutex::new(Arc::clone(made.journey.plan())),
             core: Mutex::new(Core::new(made.aligner, orders, made.journey, made.places)),
             gone: AtomicBool::new(false),
             stirred: Notify::new(),
@@ -321,6 +326,7 @@ impl Session {
                 Outgoing::End(Fault::new(Kind::Unavailable, format!("session {}: {why}", self.id)))
             });
         }
+        core.switches.clear();
         core.places.clear();
         self.gone.store(true, Ordering::Release);
         Some(core.summary())
@@ -337,7 +343,7 @@ impl Session {
             run: self.run.map(|run| run.to_string()),
             rig: resolved.map(|open| open.rig.clone()).unwrap_or_default(),
             pipeline: resolved.map(|open| open.pipeline.clone()).unwrap_or_default(),
-            pinned: self.opened.pinned.clone(),
+            pinned: pinned(core.journey.plan()),
             writers: by_signal()
                 .map(|(name, order)| {
                     (name, if order.attached.is_some() { "attached" } else { "detached" }.into())
