@@ -45,7 +45,7 @@ pub(super) struct Pending {
 impl Session {
     /// Lets a version take over before `at_bin` (default: the next bin to close), and says before which. `prepare` makes
     /// it ready, and takes a place in its lane.
-    /// Errors: `conflict` for a bin that has closed or lies before that of another switch, or where many wait;
+    /// Errors: `conflict` for a bin that has closed or lies before that of another switch; `overloaded` where many wait;
     /// `prepare`'s.
     pub fn switch(
         self: &Arc<Self>,
@@ -76,7 +76,7 @@ impl Session {
         }
         if core.switches.len() >= PENDING_LIMIT {
             let detail = format!("{PENDING_LIMIT} versions wait for their bin already");
-            return Err(Fault::new(Kind::Conflict, detail));
+            return Err(Fault::new(Kind::Overloaded, detail));
         }
         let (name, version, digest) = (stage.name.clone(), stage.version.version, stage.version.digest);
         self.act(&mut core, Act::Switch(Switch { stage: name, version, digest, state, at_bin }), now)?;

@@ -9,7 +9,7 @@ use latentd::graph::build::GraphBuilder;
 use latentd::wire::v1;
 
 use crate::recordings::{self, Random};
-use crate::support::{Answer, Setup, counts, linear, models};
+use crate::support::{Answer, LIMIT, Setup, counts, linear, models, until};
 use crate::usage::usage;
 
 const MANIFEST: &str = "[[input]]\nname = \"x\"\ntensor = \"x\"\ntype = \"binned\"\nchannels = 2\n\
@@ -111,6 +111,42 @@ async fn a_load_past_the_memory_limit_is_refused_with_the_figure_and_what_serves
     let page = load(&server.get("/v1/models/big").await);
     assert_eq!((page.versions[0].state.as_str(), &page.versions[0].fault), ("ready", &None));
     assert!(page.versions[0].memory_bytes >= 2 * bytes);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_is_freed_once_the_last_session_that_ran_it_was_switched() {
+    // Three versions of about 2 MB each by the count of the limit, and room for two.
+    let (setup, _) = big(Setup::bare(), "big", 500, 1);
+    let models = setup.models();
+    for version in ["2", "3"] {
+        let folder = models.join("big").join(version);
+        std::fs::create_dir(&folder).expect("a folder for the version");
+        for file in ["model.onnx", "weights.bin"] {
+            std::fs::copy(models.join("big/1").join(file), folder.join(file)).expect("a copy");
+        }
+    }
+    let server = setup.key("memory_limit", "5 MiB").start().await;
+    let page: v1::ModelInfo = server.get("/v1/models/big").await.message();
+    let states: Vec<&str> = page.versions.iter().map(|version| version.state.as_str()).collect();
+    assert_eq!(states, ["ready", "ready", "fault"]);
+    let ask = crate::support::pipeline("big", [crate::support::signal("x", "binned", &["a", "b"])]);
+    let rig = server.open(v1::OpenRequest { versions: [("big".into(), 1)].into(), ..ask }).await;
+    let row = |seq| crate::support::binned("x", seq, seq, &[[1.0, 2.0]]);
+    let before = crate::support::blocks::<2>(&rig.send(row(0)).await, 0);
+    // Taken out, it is held by its session.
+    server.post("/v1/models/big/unload", r#"{"version": 1}"#).await;
+    let third = async || server.post("/v1/models/big/load", r#"{"version": 3}"#).await;
+    third().await.refused().is(422, "invalid", &["memory_limit"]);
+    let path = format!("/v1/sessions/{}/switch", rig.session());
+    assert_eq!(server.post(&path, r#"{"stage": "big", "version": 2}"#).await.status, 200);
+    third().await.refused().is(422, "invalid", &["memory_limit"]);
+    let output = rig.send(row(1)).await;
+    assert_eq!(crate::support::flag_names(&output), [["switched"]]);
+    assert_eq!(crate::support::blocks::<2>(&output, 0), before, "the same weights");
+    until(LIMIT, "room for the third version", || async { (third().await.status == 200).then_some(()) })
+        .await;
+    rig.close().await;
     server.stop().await;
 }
 
