@@ -157,6 +157,7 @@ async fn big_beside_sixteen(width: usize, layers: usize, bins: i64) -> u64 {
     let recordings: Vec<_> = (1..=RIGS).map(|seed| recordings::noise(bins, seed)).collect();
     // Made before the rigs play, where no scan sees it.
     let (elsewhere, bytes) = big(Setup::bare(), "big", width, layers);
+    let played = Instant::now();
     let rigs: Vec<_> = recordings
         .into_iter()
         .map(|recording| {
@@ -169,7 +170,7 @@ async fn big_beside_sixteen(width: usize, layers: usize, bins: i64) -> u64 {
     let before_kb = usage(server.pid()).0;
     let from = elsewhere.models().join("big");
     std::fs::rename(from, server.setup.models().join("big")).expect("it comes whole");
-    let begun = Instant::now();
+    let (begun, began_s) = (Instant::now(), played.elapsed().as_secs_f64());
     let client = reqwest::Client::builder().timeout(Duration::from_secs(300)).build().expect("a client");
     let request = client.post(server.url("/v1/models/big/load")).header("content-type", "application/json");
     let loaded = load(&Answer::of(request.body("{}")).await);
@@ -178,19 +179,28 @@ async fn big_beside_sixteen(width: usize, layers: usize, bins: i64) -> u64 {
     let loaded_kb = usage(server.pid()).0;
     server.post("/v1/models/big/unload", "{}").await;
     let mut missed = 0;
-    let mut slowest_us = 0.0f64;
+    // Late answers while the model was loaded, and at all other times: of how many.
+    let mut late = [(0, 0); 2];
     for rig in rigs {
         let report = rig.await.expect("a rig ends").expect("a rig is served");
         assert!(report.wall_s > load_s + 1.0, "the rigs stopped before the model was loaded");
         assert_eq!((report.answers.answered(), report.faults.len()), (bins as usize, 0));
         missed += report.closed.deadline_missed;
-        slowest_us = report.lags.iter().map(|lag| lag.server.total).fold(slowest_us, f64::max);
+        for lag in &report.lags {
+            let sent_s = lag.seq.expect("an answer to a frame") as f64 * 0.02;
+            let of = &mut late[usize::from(!(began_s..began_s + load_s).contains(&sent_s))];
+            *of = (of.0 + u32::from(lag.server.total > 20_000.0), of.1 + 1);
+        }
     }
     let after_kb = usage(server.pid()).0;
     println!(
-        "{} MB of weights loaded in {load_s:.1} s beside {RIGS} rigs at 20 ms: {missed} deadlines missed, largest lag \
-         {slowest_us:.0} us; {} MB before, {} MB loaded, {} MB after it was taken out",
+        "{} MB of weights loaded in {load_s:.1} s beside {RIGS} rigs at 20 ms: {missed} deadlines missed, {} of {} bins \
+         while it was loaded, {} of {} at other times; {} MB before, {} MB loaded, {} MB after it was taken out",
         bytes >> 20,
+        late[0].0,
+        late[0].1,
+        late[1].0,
+        late[1].1,
         before_kb >> 10,
         loaded_kb >> 10,
         after_kb >> 10

@@ -63,9 +63,9 @@ struct Two {
 
 impl Two {
     fn step(&mut self) -> ([f32; 2], [f32; 2]) {
-        for c in 0..2 {
-            self.sum[c] += ROW[c];
-            self.total[c] += self.gain * self.sum[c];
+        for ((sum, total), count) in self.sum.iter_mut().zip(&mut self.total).zip(ROW) {
+            *sum += count;
+            *total += self.gain * *sum;
         }
         (self.sum, self.total)
     }
