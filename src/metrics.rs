@@ -150,6 +150,8 @@ pub struct Metrics {
     store_seconds: HistogramVec,
     model_state: IntGaugeVec,
     jobs: IntGaugeVec,
+    ready: IntGauge,
+    recording_stopped: IntCounter,
 }
 
 impl Default for Metrics {
@@ -247,6 +249,14 @@ impl Metrics {
                 &["model", "version", "state"],
             ),
             jobs: gauges(r, "latentd_jobs", "Jobs, by kind and state.", &["kind", "state"]),
+            ready: add(r, IntGauge::new("latentd_ready", "1 where /readyz answers 200, else 0.")),
+            recording_stopped: add(
+                r,
+                IntCounter::new(
+                    "latentd_recording_stopped_total",
+                    "Runs whose recording ended because the journal could not be written.",
+                ),
+            ),
             registry,
         };
         metrics.bounded_labels();
@@ -354,6 +364,16 @@ impl Metrics {
     /// Time of one operation of the store.
     pub fn store_seconds(&self, op: StoreOp, seconds: f64) {
         observe(&self.store_seconds.with_label_values(&[op.word()]), seconds);
+    }
+
+    /// Whether requests should be sent here; told whenever somebody scrapes.
+    pub fn ready(&self, ready: bool) {
+        self.ready.set(i64::from(ready));
+    }
+
+    /// The recording of so many runs ended because the journal could not be written.
+    pub fn recording_stopped(&self, runs: u64) {
+        self.recording_stopped.inc_by(runs);
     }
 
     /// A job was made, and waits.
@@ -548,6 +568,8 @@ mod tests {
             ("latentd_jobs", "gauge"),
             ("latentd_journal_bytes", "gauge"),
             ("latentd_journal_oldest_seconds", "gauge"),
+            ("latentd_ready", "gauge"),
+            ("latentd_recording_stopped_total", "counter"),
             ("latentd_rejected_total", "counter"),
             ("latentd_sessions", "gauge"),
             ("latentd_store_seconds", "histogram"),
@@ -708,6 +730,8 @@ mod tests {
         metrics.journal_bytes(4096);
         metrics.journal_oldest_seconds(1.5);
         metrics.store_seconds(StoreOp::Append, 0.002);
+        metrics.ready(true);
+        metrics.recording_stopped(2);
         metrics.job_queued(JobKind::Replay);
         metrics.job_moved(JobKind::Replay, JobState::Queued, JobState::Running);
         let pipeline = metrics.pipeline(&"reach".into());
@@ -724,6 +748,8 @@ mod tests {
             ("latentd_subscriber_dropped_total", 3.0),
             ("latentd_journal_bytes", 4096.0),
             ("latentd_journal_oldest_seconds", 1.5),
+            ("latentd_ready", 1.0),
+            ("latentd_recording_stopped_total", 2.0),
             ("latentd_store_seconds_bucket{op=\"append\",le=\"0.00158\"}", 0.0),
             ("latentd_store_seconds_bucket{op=\"append\",le=\"0.00251\"}", 1.0),
             ("latentd_jobs{kind=\"replay\",state=\"queued\"}", 0.0),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
+use futures::{Stream, stream};
 use tokio::sync::oneshot;
 use tokio_util::task::TaskTracker;
 
@@ -22,13 +23,12 @@ use crate::pipeline::journey::Journey;
 use crate::pipeline::plan::Plan;
 use crate::recorder::Recorder;
 use crate::session::switching::{pinned, state_of};
-use crate::session::{Made, Session, Sink, Table};
+use crate::session::{Attachment, Made, Session, Sink, Table, Writer};
 use crate::signal::aligner::Aligner;
 use crate::store::run::{Pinned, RunHead};
 use crate::wire::open::{PipelineDefaults, output_message, resolve, resolved};
+use crate::wire::told::Told;
 use crate::wire::v1;
-
-pub use crate::session::{Attachment, Outgoing};
 
 /// How often sessions are looked over for silence.
 const SWEEP: Duration = Duration::from_secs(1);
@@ -40,6 +40,8 @@ pub struct LiveLimits {
     pub max_sessions: usize,
     /// Unanswered frames that a rig may have.
     pub window: usize,
+    /// Messages held for a slow subscriber.
+    pub subscriber_buffer: usize,
     /// Invalid bins in a row before the state starts anew.
     pub invalid_limit: u32,
     /// A stream silent for so long is dead.
@@ -53,7 +55,7 @@ pub struct Live {
     models: Arc<Models>,
     recorder: Recorder,
     limits: LiveLimits,
-    table: Table,
+    pub(super) table: Table,
     /// Tasks that sessions need: waits, durable answers.
     tasks: TaskTracker,
 }
@@ -186,6 +188,7 @@ impl Live {
             ack: open.ack,
             invalid_limit: self.limits.invalid_limit,
             window: self.limits.window,
+            subscriber_buffer: self.limits.subscriber_buffer,
             idle_timeout: Duration::try_from_secs_f64(open.idle_timeout_s).unwrap_or(Duration::MAX),
             meter: self.models.meter(&plan, &open.policies),
         };
@@ -250,9 +253,8 @@ impl Live {
     ) -> Result<v1::Output, Fault> {
         let session = self.table.get(session)?;
         let (name, seq) = (frame.signal.clone(), frame.seq);
-        session.check_writer(&frame.signal, &frame.writer).map_err(|fault| fault.about(&name, seq))?;
         let (give, answer) = oneshot::channel();
-        session.feed([(frame, Sink::Once(give))], received);
+        session.feed([(frame, Sink::Once(give))], Writer::Caller, received);
         answer.await.map_err(|_| {
             let detail = format!("session {} ended before this frame was answered", session.id);
             Fault::new(Kind::Internal, detail).about(&name, seq)
@@ -260,8 +262,23 @@ impl Live {
     }
 
     /// Makes a stream a writer. Errors: `not_found`, `conflict`, `unavailable`.
-    pub fn attach(&self, _: &Caller, attach: &v1::Attach) -> Result<Attachment, Fault> {
+    pub(super) fn attach(&self, _: &Caller, attach: &v1::Attach) -> Result<Attachment, Fault> {
         self.table.get(&attach.session)?.attach(&attach.writer, attach.signal.as_deref())
+    }
+
+    /// What a session gives, from now on, to one who listens; the last of it says why it ends.
+    /// Errors: `not_found` (session), `invalid` (an unknown output, a rate that is none), `unavailable`.
+    pub fn subscribe(
+        &self,
+        _: &Caller,
+        ask: &v1::SubscribeRequest,
+    ) -> Result<impl Stream<Item = Told> + Send + use<>, Fault> {
+        let session = self.table.get(&ask.session)?;
+        let (place, is_first) = session.subscribe(&ask.outputs, ask.max_hz)?;
+        if is_first {
+            self.tasks.spawn(session.hand_out());
+        }
+        Ok(stream::unfold(place, |place| async move { Some((place.next().await?, place)) }))
     }
 
     /// One probe of a device's clock by HTTP. `received`: not before it came. Errors: `not_found` (session, clock),
@@ -478,7 +495,7 @@ fn aligner(plan: &Plan, open: &Open, width_ns: NonZeroU64) -> Result<(Aligner, V
 }
 
 /// `a, b, c`, or `none`.
-fn named<'a>(names: impl Iterator<Item = &'a str>) -> String {
+pub(super) fn named<'a>(names: impl Iterator<Item = &'a str>) -> String {
     let names: Vec<String> = names.map(|name| format!("`{}`", clip(name))).collect();
     if names.is_empty() { "none".into() } else { names.join(", ") }
 }

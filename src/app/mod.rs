@@ -6,6 +6,8 @@
 pub mod infer; // rows without a session
 pub mod library; // runs and their results
 pub mod live; // sessions and frames
+pub mod talk; // a rig's stream
+mod columns; // frames whose rows came as columns
 pub mod models; // the registry and pipelines
 
 use std::sync::Arc;

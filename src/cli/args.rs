@@ -125,6 +125,14 @@ pub struct ReplayArgs {
     pub score: Vec<crate::cli::replay::score::Pair>,
 }
 
+/// `latentd ready`
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct ReadyArgs {
+    /// The server's HTTP address; by default the one that `serve` would take here, by environment and file
+    #[arg(long, value_name = "URL")]
+    pub url: Option<String>,
+}
+
 /// `latentd bench`
 #[derive(Clone, Debug, PartialEq, Args)]
 pub struct BenchArgs {

@@ -8,6 +8,7 @@ pub mod bench; // beside the floors
 pub mod demo; // two rigs side by side
 pub mod queries; // curl lines, and their proof
 pub mod models; // a look at a repository
+pub mod ready; // a server asked whether it is ready
 pub mod replay; // a recording played as a rig
 pub mod serve; // the server
 
@@ -16,7 +17,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-pub use args::{BenchArgs, DemoArgs, ReplayArgs, ServeArgs, Speed};
+pub use args::{BenchArgs, DemoArgs, ReadyArgs, ReplayArgs, ServeArgs, Speed};
 
 /// latentd: frames of neural data in; latents, decoded behaviour and features out, bin by bin.
 #[derive(Clone, Debug, Parser)]
@@ -30,6 +31,8 @@ pub enum Cli {
     Replay(ReplayArgs),
     /// Measure a server of its own beside bare ones, as ratios
     Bench(BenchArgs),
+    /// Ask a server whether it is ready; exit code 1 if it is not
+    Ready(ReadyArgs),
     /// Look at a model repository
     #[command(subcommand)]
     Models(Models),
@@ -71,6 +74,7 @@ impl Cli {
             Cli::Demo(args) => demo::command::run(&args),
             Cli::Replay(args) => replay::command::run_args(&args),
             Cli::Bench(args) => bench::command::run(&args),
+            Cli::Ready(args) => ready::run(&args),
             Cli::Models(command) => models::run(command),
         }
     }

@@ -130,6 +130,13 @@ pub const KEYS: &[Key] = &[
         "false",
         "Serve off the loopback address without API keys (keys come with a later version)",
     ),
+    key(
+        DOOR,
+        "cors_origins",
+        "ORIGINS",
+        "",
+        "Web pages that may use the API from a browser: origins like https://lab.example, comma-separated, or *",
+    ),
     key(DOOR, "body_limit", "SIZE", "64 MiB", "Largest HTTP body"),
     key(DOOR, "message_limit", "SIZE", "16 MiB", "Largest message on a stream"),
     key(DOOR, "header_limit", "SIZE", "64 KiB", "Largest HTTP request header"),

@@ -82,6 +82,8 @@ pub struct Config {
     pub dead_after: Duration,
     /// Serve off the loopback address without keys.
     pub allow_unauthenticated: bool,
+    /// Origins of web pages that may use the API from a browser; `*` is any.
+    pub cors_origins: Vec<String>,
     /// Largest HTTP body.
     pub body_limit_bytes: usize,
     /// Largest message on a stream.
@@ -201,6 +203,7 @@ impl Reader {
             ping: self.duration("ping_s", 0.01, 3_600.0),
             dead_after: self.duration("dead_after_s", 0.01, 86_400.0),
             allow_unauthenticated: self.switch("allow_unauthenticated"),
+            cors_origins: self.origins(),
             body_limit_bytes: self.bytes("body_limit", 1 << 10, 1 << 40) as usize,
             // Why 2 GiB: protobuf's own limit.
             message_limit_bytes: self.bytes("message_limit", 1 << 10, (1 << 31) - 1) as usize,
@@ -330,6 +333,26 @@ impl Reader {
             self.refuse("endpoint", &item, "a URL without path, like https://latentd-3.lab.example:8443");
         }
         Some(text)
+    }
+
+    fn origins(&mut self) -> Vec<String> {
+        let item = self.item("cors_origins");
+        // As a browser sends it: scheme, host, and a port where it is not the scheme's.
+        let fits = |word: &String| {
+            let host = word.strip_prefix("https://").or_else(|| word.strip_prefix("http://"));
+            let is_host = |host: &str| {
+                host.parse::<http::uri::Authority>().is_ok() && !host.contains(['@', '/']) && !host.is_empty()
+            };
+            word == "*" || (host.is_some_and(is_host) && *word == word.to_ascii_lowercase())
+        };
+        let words = item.text.split(',').map(str::trim).filter(|word| !word.is_empty());
+        let words: Vec<String> = words.map(Into::into).collect();
+        if !words.iter().all(fits) || !matches!(item.kind, Kind::Any | Kind::Text) {
+            let expected = "origins as a browser sends them, comma-separated, like \
+                            `https://lab.example,http://localhost:3000`, or *";
+            self.refuse("cors_origins", &item, expected);
+        }
+        words
     }
 
     fn workers(&mut self) -> NonZeroUsize {
@@ -630,6 +653,24 @@ mod tests {
             assert_eq!(read_file(text).unwrap_err().bad.len(), 1, "{text}");
         }
         assert!(Config::with([("nonsense", "1")]).is_err());
+    }
+
+    #[test]
+    fn origins_are_as_a_browser_sends_them() {
+        assert!(Config::with([]).unwrap().cors_origins.is_empty());
+        let config = Config::with([("cors_origins", "https://lab.example, http://localhost:3000")]).unwrap();
+        assert_eq!(config.cors_origins, ["https://lab.example", "http://localhost:3000"]);
+        assert_eq!(Config::with([("cors_origins", "*")]).unwrap().cors_origins, ["*"]);
+        for wrong in [
+            "lab.example",
+            "https://lab.example/",
+            "https://",
+            "https://Lab.example",
+            "ftp://x",
+            "https://a@b",
+        ] {
+            assert!(fault("cors_origins", wrong).contains("as a browser sends them"), "{wrong}");
+        }
     }
 
     #[test]

@@ -3,18 +3,20 @@
 use std::pin::Pin;
 use std::time::Duration;
 
-use futures::{FutureExt, Stream, stream};
+use futures::{Stream, StreamExt as _, stream};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::app::App;
-use crate::app::live::{Attachment, Outgoing};
+use crate::app::talk::Heard;
 use crate::domain::caller::Caller;
 use crate::domain::request::RequestId;
-use crate::domain::time::Stamp;
 use crate::error::{Fault, Kind};
 use crate::wire::v1::live_server::Live;
 use crate::wire::{fault, v1};
+
+/// What a message that says nothing is answered.
+const NO_UP: &str = "the message is no Up with attach, frame or probe";
 
 type Downs = Pin<Box<dyn Stream<Item = Result<v1::Down, Status>> + Send>>;
 
@@ -92,16 +94,24 @@ impl Live for LiveService {
         let Some(v1::Up { message: Some(v1::up::Message::Attach(attach)) }) = first else {
             return Err(refuse(Fault::new(Kind::Malformed, "the first message of a stream is `attach`")));
         };
-        let attachment = self.app.live.attach(&who, &attach).map_err(&refuse)?;
-        let hello = down(v1::down::Message::Attached(attachment.attached()));
-        let talk =
-            Talk { app: self.app.clone(), who, ups, attachment, reading: true, soft: self.soft.clone() };
-        let rest = stream::unfold(Some(talk), Talk::next);
-        Ok(Response::new(Box::pin(stream::StreamExt::chain(stream::once(async { Ok(hello) }), rest))))
+        let talk = self.app.attach(&who, &attach).map_err(&refuse)?.talk(ups.map(heard));
+        // Polled by the connection: what comes is stepped there.
+        let downs = stream::unfold((talk, who), |(mut talk, who)| async move {
+            let next = talk.next().await?;
+            Some((next.map(down).map_err(|refused| fault::status(&refused, &who.request_id)), (talk, who)))
+        });
+        Ok(Response::new(Box::pin(downs)))
     }
 
-    async fn subscribe(&self, _: Request<v1::SubscribeRequest>) -> Result<Response<Downs>, Status> {
-        Err(self.later("Subscribe"))
+    async fn subscribe(&self, request: Request<v1::SubscribeRequest>) -> Result<Response<Downs>, Status> {
+        let who = caller(&request);
+        let refuse = self.refuse(&who);
+        let told = self.app.live.subscribe(&who, &request.into_inner()).map_err(&refuse)?;
+        let downs = told.filter_map(move |told| {
+            let told = told.down().map_err(&refuse).transpose();
+            std::future::ready(told.map(|told| told.map(down)))
+        });
+        Ok(Response::new(Box::pin(downs)))
     }
 
     async fn snapshot(&self, _: Request<v1::SnapshotRequest>) -> Result<Response<v1::SnapshotReply>, Status> {
@@ -113,111 +123,12 @@ impl Live for LiveService {
     }
 }
 
-/// One attached stream. What comes up is fed where the stream is polled, so that a lone row runs and is answered
-/// without a hop between threads.
-struct Talk {
-    app: App,
-    who: Caller,
-    ups: Streaming<v1::Up>,
-    attachment: Attachment,
-    /// False once the rig has ended its side: what is unanswered is still answered.
-    reading: bool,
-    soft: CancellationToken,
-}
-
-impl Talk {
-    /// The next message down; `None` ends the stream well.
-    async fn next(talk: Option<Self>) -> Option<(Result<v1::Down, Status>, Option<Self>)> {
-        let mut talk = talk?;
-        loop {
-            // Why read here and not in the `select!`: the guard of a branch is fixed when it begins.
-            let may_read = talk.reading && talk.attachment.may_read();
-            if !talk.reading && talk.attachment.is_answered() {
-                return None;
-            }
-            // Cancel-safe: both `next` and `message` take nothing unless they return it.
-            tokio::select! {
-                biased;
-                outgoing = talk.attachment.next() => match outgoing {
-                    Outgoing::Message(message) => {
-                        if let v1::down::Message::Fault(refused) = &message
-                            && let Some(kind) = Kind::parse(&refused.kind)
-                        {
-                            talk.app.metrics.rejected(kind);
-                        }
-                        return Some((Ok(down(message)), Some(talk)));
-                    }
-                    Outgoing::Room => {}
-                    Outgoing::Finished => return None,
-                    Outgoing::End(refused) => {
-                        talk.app.metrics.rejected(refused.kind);
-                        return Some((Err(fault::status(&refused, &talk.who.request_id)), None));
-                    }
-                },
-                up = talk.ups.message(), if may_read => {
-                    let received = Stamp::now();
-                    match talk.take(up, received) {
-                        Ok(()) => {}
-                        Err(refused) => {
-                            talk.app.metrics.rejected(refused.kind);
-                            return Some((Err(fault::status(&refused, &talk.who.request_id)), None));
-                        }
-                    }
-                }
-            }
-        }
-    }
-
-    /// Takes a message, and whatever lies ready behind it, so that a backlog is stepped as one chunk.
-    fn take(&mut self, first: Result<Option<v1::Up>, Status>, received: Stamp) -> Result<(), Fault> {
-        let mut frames = Vec::new();
-        let mut messages = 0;
-        let mut up = first;
-        let room = self.attachment.room();
-        loop {
-            match up {
-                Ok(None) => {
-                    self.reading = false;
-                    break;
-                }
-                Ok(Some(v1::Up { message })) => match message {
-                    Some(v1::up::Message::Frame(frame)) => frames.push(frame),
-                    Some(v1::up::Message::Attach(_)) => {
-                        self.attachment.refuse(Fault::new(Kind::Invalid, "this stream is attached already"));
-                    }
-                    Some(v1::up::Message::Probe(ask)) => {
-                        self.attachment.probe(&ask, Stamp::now());
-                    }
-                    None => {
-                        self.attachment.refuse(Fault::new(
-                            Kind::Malformed,
-                            "the message is no Up with attach, frame or probe",
-                        ));
-                    }
-                },
-                Err(status) => {
-                    self.attachment.feed(std::mem::take(&mut frames), received);
-                    return Err(transport_fault(&status));
-                }
-            }
-            // Refused messages count, too: each leaves a fault in the outbox.
-            messages += 1;
-            if messages >= room {
-                break;
-            }
-            match self.ups.message().now_or_never() {
-                Some(ready) => up = ready,
-                None => break,
-            }
-        }
-        self.attachment.feed(frames, received);
-        Ok(())
-    }
-}
-
-impl Drop for Talk {
-    fn drop(&mut self) {
-        tracing::debug!(request.id = %self.who.request_id, draining = self.soft.is_cancelled(), "stream ended");
+/// What came up, in the words of `app`.
+fn heard(up: Result<v1::Up, Status>) -> Heard {
+    match up {
+        Ok(v1::Up { message: Some(message) }) => Heard::Message(message),
+        Ok(v1::Up { message: None }) => Heard::Unreadable(Fault::new(Kind::Malformed, NO_UP)),
+        Err(status) => Heard::BrokeOff(transport_fault(&status)),
     }
 }
 

@@ -69,6 +69,10 @@ const LINGER: Duration = Duration::from_millis(500);
 /// turn, not with the call.
 const GRACE: Duration = Duration::from_millis(20);
 
+/// How long, once all is closing, a client may take nothing of what is written to it: one that listens to a session
+/// without reading would hold the end of the server.
+const STUCK: Duration = Duration::from_secs(1);
+
 /// Fields of a request's header: as many as hyper takes where it is told nothing.
 const FIELDS: usize = 100;
 
@@ -178,14 +182,22 @@ async fn connection(
         request.extensions_mut().insert(ConnectInfo(peer));
         router.clone().oneshot(request)
     });
+    let blocked = Arc::new(Blocked::default());
     let socket = Socket {
         stream,
         metrics: door.metrics.clone(),
         header_bytes: door.limits.header_bytes,
         own: Bytes::new(),
         answered: false,
+        blocked: blocked.clone(),
         _place: place,
     };
+    let mut stuck = std::pin::pin!(async {
+        door.soft.cancelled().await;
+        while !blocked.has_been_for(STUCK) {
+            sleep(STUCK / 4).await;
+        }
+    });
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(door.limits.header)
@@ -204,6 +216,10 @@ async fn connection(
                 // Cancel-safe: a token has no state to lose, and the connection is only polled, not dropped.
                 biased;
                 () = door.hard.cancelled() => return,
+                () = &mut stuck => {
+                    tracing::debug!(%peer, "a client that took nothing was left");
+                    return;
+                }
                 () = door.soft.cancelled(), if !asked => {
                     asked = true;
                     Pin::new(&mut connection).graceful_shutdown();
@@ -300,13 +316,35 @@ struct Socket {
     own: Bytes,
     /// Whether hyper's own answer was seen; it is the last.
     answered: bool,
+    blocked: Arc<Blocked>,
     _place: OwnedSemaphorePermit,
+}
+
+/// Since when the client has taken nothing of what is to be written.
+#[derive(Default)]
+struct Blocked(parking_lot::Mutex<Option<Instant>>);
+
+impl Blocked {
+    /// Notes how a write went.
+    fn after<T>(&self, written: Poll<T>) -> Poll<T> {
+        let mut since = self.0.lock();
+        match written {
+            Poll::Ready(_) => *since = None,
+            Poll::Pending => _ = since.get_or_insert_with(Instant::now),
+        }
+        written
+    }
+
+    fn has_been_for(&self, limit: Duration) -> bool {
+        self.0.lock().is_some_and(|since| since.elapsed() >= limit)
+    }
 }
 
 impl Socket {
     fn poll_own(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.own.is_empty() {
-            let written = ready!(Pin::new(&mut self.stream).poll_write(cx, &self.own))?;
+            let written = Pin::new(&mut self.stream).poll_write(cx, &self.own);
+            let written = ready!(self.blocked.after(written))?;
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
@@ -334,7 +372,8 @@ impl AsyncWrite for Socket {
             self.answered = true;
             return Poll::Ready(Ok(bytes.len()));
         }
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
+        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.blocked.after(written)
     }
 
     fn poll_write_vectored(
@@ -347,7 +386,8 @@ impl AsyncWrite for Socket {
         if let [only] = slices {
             return self.poll_write(cx, only);
         }
-        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        self.blocked.after(written)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -5,7 +5,7 @@ use axum::extract::{Path, State};
 use axum::response::Response;
 use http::{HeaderValue, StatusCode, header};
 
-use super::message::{Form, Problem, Query, answer, answer_beside};
+use super::message::{ARROW, Form, Problem, Query, answer, answer_beside};
 use super::route::query;
 use crate::app::App;
 use crate::app::library::{RunsAsk, Wanted};
@@ -14,7 +14,6 @@ use crate::error::{Fault, Kind, clip};
 use crate::wire;
 use crate::wire::outputs::Outputs;
 
-const ARROW: &str = "application/vnd.apache.arrow.stream";
 const PARQUET: &str = "application/vnd.apache.parquet";
 const CSV: &str = "text/csv";
 const NPY: &str = "application/x-npy";

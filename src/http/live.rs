@@ -4,6 +4,7 @@ use axum::extract::{Path, State};
 use axum::response::Response;
 use http::StatusCode;
 
+use super::frame::FrameAsk;
 use super::message::{Ask, Form, Problem, answer};
 use crate::app::App;
 use crate::domain::caller::Caller;
@@ -24,10 +25,16 @@ pub async fn frame(
     State(app): State<App>,
     Path(session): Path<String>,
     who: Caller,
-    ask: Ask<v1::Frame>,
+    ask: FrameAsk,
 ) -> Result<Response, Problem> {
-    let output = app.live.frame(&who, &session, ask.message, Stamp::now()).await?;
-    Ok(answer(StatusCode::OK, ask.form, &output))
+    let received = Stamp::now();
+    let FrameAsk { frame, columns, form } = ask;
+    let frame = match columns {
+        Some(columns) => app.live.with_columns(&who, &session, frame, &columns)?,
+        None => frame,
+    };
+    let output = app.live.frame(&who, &session, frame, received).await?;
+    Ok(answer(StatusCode::OK, form, &output))
 }
 
 pub async fn list(State(app): State<App>, who: Caller, form: Form) -> Result<Response, Problem> {

@@ -22,6 +22,8 @@ const JSON: &str = "application/json";
 /// The media type of a message itself.
 pub const PROTOBUF: &str = "application/x-protobuf";
 const PROBLEM: &str = "application/problem+json";
+/// Rows as columns, where many come.
+pub const ARROW: &str = "application/vnd.apache.arrow.stream";
 
 /// A fault on its way out; the outermost layer writes it, since it knows the request's id.
 #[derive(Clone, Debug)]
@@ -67,6 +69,12 @@ impl FromRequestParts<App> for Caller {
     }
 }
 
+/// What a request says that its body is, in lower case and without parameters; empty where it says nothing.
+pub fn content_type(headers: &HeaderMap) -> String {
+    let text = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+}
+
 /// The form that an answer takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
@@ -78,7 +86,7 @@ pub enum Form {
 
 impl Form {
     /// The form that `Accept` asks for; JSON unless protobuf is named.
-    fn accepted(headers: &HeaderMap) -> Self {
+    pub fn accepted(headers: &HeaderMap) -> Self {
         let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let protobuf =
             accept.split(',').any(|one| one.split(';').next().unwrap_or_default().trim() == PROTOBUF);
@@ -87,13 +95,12 @@ impl Form {
 
     /// The form that `Content-Type` names; none is JSON.
     fn sent(headers: &HeaderMap) -> Result<Self, Fault> {
-        let Some(value) = headers.get(header::CONTENT_TYPE) else { return Ok(Form::Json) };
-        let text = value.to_str().unwrap_or_default();
-        match text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase().as_str() {
+        let text = content_type(headers);
+        match text.as_str() {
             JSON | "" => Ok(Form::Json),
             PROTOBUF => Ok(Form::Protobuf),
             _ => {
-                Err(Fault::content_type(format!("content type `{}`: send {JSON} or {PROTOBUF}", clip(text))))
+                Err(Fault::content_type(format!("content type `{}`: send {JSON} or {PROTOBUF}", clip(&text))))
             }
         }
     }
@@ -124,18 +131,7 @@ where
     async fn from_request(request: Request, app: &App) -> Result<Self, Problem> {
         let form = Form::accepted(request.headers());
         let sent = Form::sent(request.headers())?;
-        let announced = request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
-        if announced
-            .and_then(|text| text.parse::<u64>().ok())
-            .is_some_and(|bytes| bytes > app.body_limit as u64)
-        {
-            // One that waits for our word to send it has sent nothing.
-            if !request.headers().contains_key(header::EXPECT) {
-                pass_over(request.into_body()).await;
-            }
-            return Err(over_limit(app.body_limit).into());
-        }
-        let body = read(request.into_body(), app.body_limit).await?;
+        let body = whole(request, app.body_limit).await?;
         let body_bytes = body.len();
         let decode = move || match sent {
             Form::Json => wire::json::read(&body),
@@ -145,6 +141,19 @@ where
         };
         Ok(Self { message: beside(body_bytes, decode).await?, form })
     }
+}
+
+/// Reads the body of a request up to its limit. Errors: `too_large`, `malformed` (it broke off).
+pub async fn whole(request: Request, limit_bytes: usize) -> Result<Bytes, Fault> {
+    let announced = request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
+    if announced.and_then(|text| text.parse::<u64>().ok()).is_some_and(|bytes| bytes > limit_bytes as u64) {
+        // One that waits for our word to send it has sent nothing.
+        if !request.headers().contains_key(header::EXPECT) {
+            pass_over(request.into_body()).await;
+        }
+        return Err(over_limit(limit_bytes));
+    }
+    read(request.into_body(), limit_bytes).await
 }
 
 /// Reads a body up to its limit.

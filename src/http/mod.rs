@@ -8,14 +8,21 @@ pub mod accept; // connections, their limits and their end
 mod library; // runs, outputs, events
 mod live; // sessions and frames
 mod message; // bodies in and out
+mod frame; // a frame as a body, also in columns
 mod models; // the registry, pipelines, one-shot inference
 mod openapi; // the document of all of it
 mod query; // what stands behind the `?`
 pub mod request; // an id, a span, a log line
 mod route; // a call, and what the document says of it
 mod state; // liveness, readiness, metrics
+mod subscribe; // what a session gives, to a browser
+mod websocket; // a rig's stream
+mod pulse; // signs of life of a connection
+mod origins; // which web pages may use the API
 
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::{Request, State};
 use axum::middleware::{self, Next};
@@ -23,6 +30,8 @@ use axum::response::{IntoResponse, Response};
 use axum::{Extension, Router};
 use futures::FutureExt as _;
 use http::Method;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::app::App;
 use crate::domain::caller::Caller;
@@ -31,6 +40,29 @@ use crate::error::{Fault, Kind};
 use crate::wire::v1;
 use message::Problem;
 use route::{Content, Route};
+
+pub use origins::Origins;
+
+/// What replies that live long need.
+#[derive(Clone, Debug)]
+pub struct Streams {
+    /// Interval at which a stream shows that it is there.
+    pub ping: Duration,
+    /// A stream without a sign of life for so long is dead.
+    pub dead_after: Duration,
+    /// Largest message.
+    pub message_bytes: usize,
+    /// Time that an upgrade may take.
+    pub first_byte: Duration,
+    /// Which web pages may use the API.
+    pub origins: Origins,
+    /// Cancelled once the streams were told why they end: one that does not take it is given up soon after.
+    pub closing: CancellationToken,
+    /// Cancelled: all end now.
+    pub hard: CancellationToken,
+    /// Every upgraded connection is a task of it.
+    pub tasks: TaskTracker,
+}
 
 /// All routes: what is served, and what the contract names and is not served yet.
 fn routes() -> Vec<Route> {
@@ -74,8 +106,15 @@ fn routes() -> Vec<Route> {
         Route::new(Method::DELETE, "/v1/sessions/{session}", "Closes a session", live::close)
             .answers::<CloseReply>(200),
         Route::post("/v1/sessions/{session}/frames", "One frame, and the bins that it closed", live::frame)
+            .reads::<frame::FrameQuery>()
             .takes::<Frame>()
             .answers::<Output>(200),
+        Route::get("/v1/sessions/{session}/stream", "A rig's stream, by WebSocket", websocket::stream)
+            .reads::<websocket::StreamQuery>()
+            .content(101, Content::Empty),
+        Route::get("/v1/sessions/{session}/live", "What a session gives, as events", subscribe::live)
+            .reads::<subscribe::LiveQuery>()
+            .content(200, Content::Of(&["text/event-stream"])),
         Route::post("/v1/sessions/{session}/reset", "Starts the state anew", live::reset)
             .takes::<ResetRequest>()
             .answers::<ResetReply>(200),
@@ -112,15 +151,20 @@ fn routes() -> Vec<Route> {
 }
 
 /// All routes with what each request gets.
-pub fn router(app: App) -> Router {
+pub fn router(app: App, streams: Streams) -> Router {
+    let cors = streams.origins.layer();
     let routes =
         routes().into_iter().fold(Router::new(), |router, route| router.route(route.path, route.call));
-    routes
+    let router = routes
         .fallback(no_such_call)
         .method_not_allowed_fallback(no_such_call)
-        .layer(middleware::from_fn_with_state(app.clone(), told))
-        .layer(middleware::from_fn(request::identify))
-        .with_state(app)
+        .layer(Extension(Arc::new(streams)))
+        .layer(middleware::from_fn_with_state(app.clone(), told));
+    let router = match cors {
+        Some(cors) => router.layer(cors),
+        None => router,
+    };
+    router.layer(middleware::from_fn(request::identify)).with_state(app)
 }
 
 /// Makes the caller of the request, and writes and counts the fault that a handler answered.

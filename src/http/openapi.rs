@@ -52,6 +52,8 @@ fn operation(route: &Route) -> Value {
         .parts()
         .map(|name| json!({ "name": name, "in": "path", "required": true, "schema": { "type": "string" } }));
     let query = route.query.iter().map(|Parameter { name, says, kind }| {
+        // `final` is a word of Rust's, too.
+        let name = name.trim_start_matches("r#");
         json!({ "name": name, "in": "query", "description": says.trim(), "schema": { "type": kind } })
     });
     let mut responses = Map::new();

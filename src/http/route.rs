@@ -45,7 +45,7 @@ pub struct Parameter {
     pub name: &'static str,
     /// What it means.
     pub says: &'static str,
-    /// `string` or `integer`.
+    /// `string`, `integer` or `boolean`.
     pub kind: &'static str,
 }
 
@@ -71,6 +71,14 @@ impl Scalar for u32 {
 
 impl Scalar for u64 {
     const KIND: &'static str = "integer";
+}
+
+impl Scalar for i64 {
+    const KIND: &'static str = "integer";
+}
+
+impl Scalar for bool {
+    const KIND: &'static str = "boolean";
 }
 
 /// Declares the query of a URL: what is read is what the document names.

@@ -18,6 +18,7 @@ pub async fn ready(State(app): State<App>, form: Form) -> Response {
 }
 
 pub async fn metrics(State(app): State<App>) -> Response {
+    app.metrics.ready(app.readiness().ready);
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], app.metrics.render())
         .into_response()
 }

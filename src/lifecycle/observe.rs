@@ -65,6 +65,7 @@ impl store::StoreMetrics for Stores {
     }
 
     fn recording_stopped(&self, runs: u64) {
+        self.0.recording_stopped(runs);
         tracing::error!(runs, "recording stopped: the journal cannot be written");
     }
 }

@@ -140,6 +140,7 @@ pub async fn start(config: Config, parts: Parts) -> Result<Running, StartError> 
     let limits = LiveLimits {
         max_sessions: config.max_sessions,
         window: config.window.get() as usize,
+        subscriber_buffer: config.subscriber_buffer.get(),
         invalid_limit: config.invalid_limit.get(),
         dead_after: config.dead_after,
         endpoint: config.endpoint.clone().unwrap_or_else(|| format!("http://{http}")),
@@ -169,7 +170,17 @@ pub async fn start(config: Config, parts: Parts) -> Result<Running, StartError> 
         hard: stop.hard.clone(),
         tasks: stop.tasks.clone(),
     };
-    stop.tasks.spawn(http::accept::serve(http_listener, http::router(app.clone()), door));
+    let streams = http::Streams {
+        ping: config.ping,
+        dead_after: config.dead_after,
+        message_bytes: config.message_limit_bytes,
+        first_byte: config.first_byte,
+        origins: http::Origins::new(&config.cors_origins),
+        closing: closing.clone(),
+        hard: stop.hard.clone(),
+        tasks: stop.tasks.clone(),
+    };
+    stop.tasks.spawn(http::accept::serve(http_listener, http::router(app.clone(), streams), door));
     let limits = grpc::Limits {
         message_bytes: config.message_limit_bytes,
         first_byte: config.first_byte,

@@ -4,13 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-
 use super::core::{Awaiting, Cause, Core, Due, End};
+use super::fanout::News;
 use super::live::Session;
 use super::order::Answer;
 use super::outbox::Outgoing;
-use super::part::Part;
+use super::part::{OpenPart, Part};
 use crate::domain::ids::SignalName;
 use crate::domain::output::{EventKind, Flags, Notice};
 use crate::domain::settings::Ack;
@@ -35,7 +34,7 @@ fn frame_not_recorded(signal: &SignalName, cause: &Cause) -> Notice {
 impl Session {
     /// Everything that this frame closed has been stepped: record it, answer it.
     pub(super) fn answer(&self, core: &mut Core, end: End) {
-        let mut parts = std::mem::take(&mut core.parts);
+        let mut parts: Vec<Part> = std::mem::take(&mut core.parts).into_iter().map(OpenPart::seal).collect();
         let now = Instant::now();
         let lag = now.duration_since(end.received.instant);
         let lag_us = lag.as_secs_f64() * 1e6;
@@ -45,45 +44,41 @@ impl Session {
             self.judge(core, &mut parts, end.cause.is_some().then_some(lag), now_ns);
         }
         let ticket = self.record(core, &end, &mut parts);
-        let Some(cause) = end.cause else {
-            return self.push(core, ticket, parts, now_ns);
+        let lag = v1::Lag {
+            queue: end.queued.as_secs_f64() * 1e6,
+            compute: end.compute.as_secs_f64() * 1e6,
+            total: lag_us,
         };
-        if cause.once {
-            let mut all = std::mem::take(&mut core.held);
-            all.append(&mut parts);
-            parts = Self::join(all);
-            if parts.len() > 1 {
-                core.held = parts.split_off(1);
-            }
-        } else {
-            // Bins that were held for an HTTP answer go first.
-            let held = std::mem::take(&mut core.held);
-            if !held.is_empty() {
-                parts = Self::join(held.into_iter().chain(parts).collect());
-            }
+        let Some(cause) = end.cause else {
+            let news = self.news(core, &parts, None, lag, now_ns);
+            self.push(core, ticket, parts, now_ns);
+            return self.publish(news);
+        };
+        if parts.is_empty() && cause.fault.is_none() {
+            parts.push(Part::empty(std::mem::take(&mut core.skipped), cause.bins_until));
+        }
+        let news = self.news(core, &parts, Some(&cause), lag, now_ns);
+        if !core.held.is_empty() {
+            // Bins that closed without an answer go first.
+            parts = Part::join(core.held.drain(..).chain(parts));
         }
         let answer = match cause.fault {
             Some(fault) => {
-                core.held.append(&mut parts);
+                core.held = parts;
                 Answer::Fault(fault)
             }
             None => {
-                if parts.is_empty() {
-                    parts.push(Part::new(std::mem::take(&mut core.skipped), cause.bins_until, Vec::new()));
+                if cause.once && parts.len() > 1 {
+                    core.held = parts.split_off(1);
                 }
                 let none_wanted = if cause.reply { Vec::new() } else { vec![false; self.wanted.len()] };
                 let wanted = if cause.reply { &self.wanted } else { &none_wanted };
-                let durable_seq = self.durable_seq();
                 let outputs = parts.into_iter().map(|part| v1::Output {
                     signal: self.signals[cause.signal].name.to_string(),
                     seq: Some(cause.seq),
-                    lag_us: Some(v1::Lag {
-                        queue: end.queued.as_secs_f64() * 1e6,
-                        compute: end.compute.as_secs_f64() * 1e6,
-                        total: lag_us,
-                    }),
+                    lag_us: Some(lag),
                     age_us: self.age_us(core, &part, now_ns),
-                    durable_seq: durable_seq.clone(),
+                    durable_seq: self.durable_seq(),
                     echo: cause.echo.clone(),
                     ..part.message(wanted)
                 });
@@ -98,21 +93,41 @@ impl Session {
             }
             _ => core.orders[cause.signal].answer(cause.seq, answer),
         }
+        // After the rig, which comes first.
+        self.publish(news);
         if bins > 0 {
             self.meter.replied(now.elapsed());
         }
     }
 
-    /// Joins parts that go on from one another.
-    pub(super) fn join(parts: Vec<Part>) -> Vec<Part> {
-        let mut joined: Vec<Part> = Vec::with_capacity(parts.len());
-        for part in parts {
-            match joined.last_mut() {
-                Some(last) if last.joins(&part) => last.join(part),
-                _ => joined.push(part),
-            }
+    /// Bins that are about to be answered, for live subscribers; nothing where there are none.
+    fn news(
+        &self,
+        core: &Core,
+        parts: &[Part],
+        cause: Option<&Cause>,
+        lag: v1::Lag,
+        now_ns: i64,
+    ) -> Option<News> {
+        if !self.fanout.is_heard() {
+            return None;
         }
-        joined
+        let parts = parts.iter().filter(|part| part.n() > 0 || part.skipped_bins > 0);
+        let parts: Vec<_> = parts.map(|part| (part.clone(), self.age_us(core, part, now_ns))).collect();
+        let head = v1::Output {
+            signal: cause.map(|cause| self.signals[cause.signal].name.to_string()).unwrap_or_default(),
+            seq: cause.map(|cause| cause.seq),
+            lag_us: Some(lag),
+            echo: cause.map(|cause| cause.echo.clone()).unwrap_or_default(),
+            ..Default::default()
+        };
+        (!parts.is_empty()).then_some(News::Bins { head, parts })
+    }
+
+    fn publish(&self, news: Option<News>) {
+        if let Some(news) = news {
+            self.fanout.publish(news);
+        }
     }
 
     /// Measures and judges stepped bins: by their age once the session's clock was probed, before that by the lag of the
@@ -224,16 +239,16 @@ impl Session {
     }
 
     pub(super) fn bins_record(&self, part: &Part) -> Record {
-        let recorded = part.columns.iter().flatten().filter(|column| self.recorded[column.number as usize]);
+        let recorded = part.values.iter().filter(|values| self.recorded[values.number as usize]);
         Record::Bins {
             first_bin: part.first_bin,
             n: part.n() as u32,
             flags: part.flags.clone(),
             outputs: recorded
-                .map(|column| OutputColumn {
-                    number: column.number,
-                    dtype: column.dtype,
-                    bytes: Bytes::copy_from_slice(&column.bytes),
+                .map(|values| OutputColumn {
+                    number: values.number,
+                    dtype: values.dtype,
+                    bytes: values.raw.clone(),
                 })
                 .collect(),
         }

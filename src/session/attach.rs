@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::live::Session;
-use super::order::Sink;
+use super::order::{Sink, Writer, same_token};
 use super::outbox::{Outbox, Outgoing};
 use crate::domain::output::{EventKind, Notice};
 use crate::domain::time::Stamp;
@@ -69,24 +69,6 @@ impl Session {
         let t_ns = Stamp::now().unix_ns;
         Notice { kind, signal: Some(signal.clone()), from_bin: None, to_bin: None, count: 1, detail, t_ns }
     }
-
-    /// The number of the signal whose token `writer` must be for a frame by HTTP.
-    /// Errors: `not_found`, `invalid` (no writer), `conflict` (another signal's, or nobody's).
-    pub fn check_writer(&self, signal: &str, writer: &str) -> Result<usize, Fault> {
-        let at = self.signal(signal)?;
-        if writer.is_empty() {
-            return Err(Fault::mismatch(
-                "writer",
-                "the token that open answered (a frame by HTTP needs it)",
-                "none",
-            ));
-        }
-        if !same_token(&self.core.lock().orders[at].token, writer) {
-            let detail = format!("signal {signal}: that writer token is not this signal's");
-            return Err(Fault::new(Kind::Conflict, detail));
-        }
-        Ok(at)
-    }
 }
 
 impl Attachment {
@@ -96,37 +78,10 @@ impl Attachment {
         v1::Attached { durable_seq: self.session.durable_seq(), window: self.session.window as u32, ..info }
     }
 
-    /// Takes frames that came together.
+    /// Takes frames that came together. One of a signal that this stream does not write needs the signal's token.
     pub fn feed(&self, frames: Vec<v1::Frame>, received: Stamp) {
-        let frames = frames.into_iter().filter_map(|frame| {
-            let sink = Sink::Stream(Arc::clone(&self.outbox));
-            match self.may_write(&frame) {
-                Ok(()) => Some((frame, sink)),
-                Err(fault) => {
-                    sink.fault(fault.about(&frame.signal, frame.seq));
-                    None
-                }
-            }
-        });
-        // Why collected: `may_write` takes the session's lock, which `feed` holds.
-        let frames: Vec<_> = frames.collect();
-        self.session.feed(frames, received);
-    }
-
-    /// A signal that this stream does not write needs its token in the frame.
-    fn may_write(&self, frame: &v1::Frame) -> Result<(), Fault> {
-        let at = self.session.signal(&frame.signal)?;
-        let core = self.session.core.lock();
-        let order = &core.orders[at];
-        let mine = order.attached.as_ref().is_some_and(|(stream, _)| *stream == self.stream);
-        if (mine && frame.writer.is_empty()) || same_token(&order.token, &frame.writer) {
-            return Ok(());
-        }
-        let detail = format!(
-            "signal {}: the frame's writer token is not this signal's, or it has none and another stream writes it",
-            frame.signal
-        );
-        Err(Fault::new(Kind::Conflict, detail))
+        let frames = frames.into_iter().map(|frame| (frame, Sink::Stream(Arc::clone(&self.outbox))));
+        self.session.feed(frames, Writer::Stream(self.stream), received);
     }
 
     /// Answers a message that could not be read.
@@ -146,7 +101,7 @@ impl Attachment {
 
     /// How many more frames may be read: `window`, less those that are unanswered or wait to be sent.
     pub fn room(&self) -> usize {
-        self.session.window.saturating_sub(self.pending())
+        self.session.window.saturating_sub(self.outbox.pending())
     }
 
     /// Whether another frame may be read.
@@ -156,14 +111,7 @@ impl Attachment {
 
     /// Whether all that came was answered and sent.
     pub fn is_answered(&self) -> bool {
-        self.pending() == 0
-    }
-
-    /// Answers that are owed, and messages that wait to be sent. Must hold: read under the session's lock, under which an
-    /// answer goes from the one to the other; between the two, a half-closed stream would end without its last answer.
-    fn pending(&self) -> usize {
-        let _core = self.session.core.lock();
-        self.outbox.owed() + self.outbox.waiting()
+        self.outbox.pending() == 0
     }
 }
 
@@ -184,9 +132,4 @@ impl Drop for Attachment {
             self.session.tell(&mut core, notice);
         }
     }
-}
-
-/// Whether two tokens are equal, in a time that does not tell where they differ.
-fn same_token(a: &str, b: &str) -> bool {
-    a.len() == b.len() && a.bytes().zip(b.bytes()).fold(0, |sum, (x, y)| sum | (x ^ y)) == 0
 }

@@ -10,7 +10,7 @@ use super::clocks::Exchanges;
 use super::lag::LagStats;
 use super::order::{Answer, Order};
 use super::outbox::{Outbox, Outgoing};
-use super::part::Part;
+use super::part::{OpenPart, Part};
 use super::switching::Pending;
 use crate::batch::Place;
 use crate::domain::output::Flags;
@@ -39,7 +39,7 @@ pub(super) struct Core {
     /// The bin that is being stepped; its row is in a lane.
     pub(super) in_flight: Option<InFlight>,
     /// Bins of the answer at the head of `work`.
-    pub(super) parts: Vec<Part>,
+    pub(super) parts: Vec<OpenPart>,
     /// Bins that no answer carried yet: pushed where no stream was attached, or behind a hole in an HTTP answer.
     pub(super) held: Vec<Part>,
     /// Length of the unfilled gap since the last bin.

@@ -7,8 +7,9 @@ use bytes::Bytes;
 use prost::Message as _;
 
 use super::core::{Cause, Core, End, Work};
+use super::fanout::News;
 use super::live::Session;
-use super::order::{Sink, Verdict};
+use super::order::{Sink, Verdict, Writer};
 use crate::domain::frame::Frame;
 use crate::domain::ids::SignalName;
 use crate::domain::output::Notice;
@@ -21,27 +22,46 @@ use crate::wire::{self, v1};
 /// Small records that wait for room; one more, and the oldest goes.
 const UNNOTED_LIMIT: usize = 256;
 
+/// A frame as far as it can be read without the session's lock.
+pub(super) struct Read {
+    signal: usize,
+    seq: u64,
+    /// The token that it shows, or nothing.
+    writer: String,
+    frame: Result<Frame, Fault>,
+    /// As it is kept, or nothing.
+    data: Bytes,
+    sink: Sink,
+}
+
 impl Session {
-    pub(super) fn ingest(&self, core: &mut Core, mut wire_frame: v1::Frame, sink: Sink, received: Stamp) {
-        // The token is a secret of the rig; it is not recorded.
-        wire_frame.writer.clear();
-        let signal = match self.signal(&wire_frame.signal) {
+    /// Reads a frame by its signal's type; one of an unknown signal is answered here.
+    pub(super) fn read(&self, mut frame: v1::Frame, sink: Sink) -> Option<Read> {
+        let signal = match self.signal(&frame.signal) {
             Ok(signal) => signal,
-            Err(fault) => return sink.fault(fault.about(&wire_frame.signal, wire_frame.seq)),
+            Err(fault) => {
+                sink.fault(fault.about(&frame.signal, frame.seq));
+                return None;
+            }
         };
-        if let Err(fault) = self.still_open(core) {
-            return sink.fault(fault.about(&wire_frame.signal, wire_frame.seq));
+        // The token is a secret of the rig; it is not recorded.
+        let (seq, writer) = (frame.seq, std::mem::take(&mut frame.writer));
+        let is_kept = self.recorder.is_some() && self.keeps_data[signal];
+        let data = if is_kept { Bytes::from(frame.encode_to_vec()) } else { Bytes::new() };
+        let frame = wire::frame::domain(frame, &self.signals[signal]);
+        Some(Read { signal, seq, writer, frame, data, sink })
+    }
+
+    pub(super) fn ingest(&self, core: &mut Core, read: Read, by: Writer, received: Stamp) {
+        let Read { signal, seq, writer, frame, data, sink } = read;
+        let name = self.signals[signal].name.as_str();
+        let allowed = core.orders[signal].may_write(by, name, &writer).and_then(|()| self.still_open(core));
+        if let Err(fault) = allowed {
+            return sink.fault(fault.about(name, seq));
         }
-        let data = if self.recorder.is_some() && self.keeps_data[signal] {
-            Bytes::from(wire_frame.encode_to_vec())
-        } else {
-            Bytes::new()
-        };
-        let seq = wire_frame.seq;
-        let frame: Frame = match wire::frame::domain(wire_frame, &self.signals[signal]) {
+        let frame = match frame {
             Ok(frame) => frame,
             Err(fault) => {
-                let name = self.signals[signal].name.as_str();
                 return sink.fault(fault.about(name, seq).expecting(core.orders[signal].next_seq()));
             }
         };
@@ -119,7 +139,7 @@ impl Session {
         bins
     }
 
-    /// A notice to the run and to every attached stream.
+    /// A notice to the run, to every attached stream and to whoever listens.
     pub(super) fn tell(&self, core: &mut Core, notice: Notice) {
         self.note(core, Record::Event(notice.clone()));
         let message = v1::Notice {
@@ -133,6 +153,9 @@ impl Session {
         };
         for outbox in core.outboxes() {
             outbox.put_notice(message.clone());
+        }
+        if self.fanout.is_heard() {
+            self.fanout.publish(News::Notice(message));
         }
     }
 

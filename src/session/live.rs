@@ -12,8 +12,9 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::core::{Core, End, Work};
+use super::fanout::Fanout;
 use super::meter::Meter;
-use super::order::{Order, Sink};
+use super::order::{Order, Sink, Writer};
 use super::outbox::Outgoing;
 use super::switching::pinned;
 use crate::batch::Place;
@@ -28,6 +29,7 @@ use crate::pipeline::plan::Plan;
 use crate::recorder::{Close, RunRecorder};
 use crate::signal::act::Act;
 use crate::signal::aligner::Aligner;
+use crate::wire::told::Told;
 use crate::wire::{self, v1};
 
 /// Why a session that panicked takes nothing more.
@@ -71,6 +73,8 @@ pub struct Made {
     pub invalid_limit: u32,
     /// Unanswered frames that a rig may have.
     pub window: usize,
+    /// Messages held for a slow subscriber.
+    pub subscriber_buffer: usize,
     /// Without a sign of life for so long it is closed.
     pub idle_timeout: Duration,
     /// What it tells the metrics.
@@ -105,6 +109,7 @@ pub struct Session {
     pub(super) core: Mutex<Core>,
     /// The plan once every version that will take over has done so. Held while one is made ready; before `core`.
     pub(super) ahead: Mutex<Arc<Plan>>,
+    pub(super) fanout: Fanout,
     /// Rows of a session that is gone are not run.
     pub(super) gone: AtomicBool,
     /// Woken when nothing is in flight any more.
@@ -121,6 +126,7 @@ impl Session {
         let orders = tokens.into_iter().map(|token| Order::new(made.window, token)).collect();
         let kept =
             made.wanted.iter().zip(&made.recorded).map(|(wanted, recorded)| *wanted || *recorded).collect();
+        let fanout = Fanout::new(made.outputs.len(), made.subscriber_buffer);
         Arc::new(Self {
             id: made.id,
             run: made.run,
@@ -142,6 +148,7 @@ impl Session {
             recorder: made.recorder,
             ahead: Mutex::new(Arc::clone(made.journey.plan())),
             core: Mutex::new(Core::new(made.aligner, orders, made.journey, made.places)),
+            fanout,
             gone: AtomicBool::new(false),
             stirred: Notify::new(),
             durable_due: Notify::new(),
@@ -156,14 +163,23 @@ impl Session {
         })
     }
 
-    /// Takes frames that came together, each with its sink, and steps what they close. The answers come by the sinks.
-    pub fn feed(self: &Arc<Self>, frames: impl IntoIterator<Item = (v1::Frame, Sink)>, received: Stamp) {
+    /// Takes frames that came together from one writer, each with its sink, and steps what they close. The answers come
+    /// by the sinks.
+    pub fn feed(
+        self: &Arc<Self>,
+        frames: impl IntoIterator<Item = (v1::Frame, Sink)>,
+        by: Writer,
+        received: Stamp,
+    ) {
         let _span = tracing::debug_span!("session.feed", session.id = %self.id).entered();
         self.unbroken(|| {
+            // What needs no lock is done before it is taken.
+            let read: Vec<_> =
+                frames.into_iter().filter_map(|(frame, sink)| self.read(frame, sink)).collect();
             let mut core = self.core.lock();
             core.last_sign = received.instant;
-            for (frame, sink) in frames {
-                self.ingest(&mut core, frame, sink, received);
+            for frame in read {
+                self.ingest(&mut core, frame, by, received);
             }
             self.set_out(core);
         });
@@ -214,11 +230,17 @@ impl Session {
             Ok(done) => Some(done),
             Err(_) => {
                 tracing::error!(session.id = %self.id, "a fault of ours: the session panicked and is ended");
-                self.core.lock().abandon(Kind::Internal, BROKEN);
+                self.abandon(&mut self.core.lock(), Kind::Internal, BROKEN);
                 self.stirred.notify_waiters();
                 None
             }
         }
+    }
+
+    /// Steps nothing more, and tells all why.
+    pub(super) fn abandon(&self, core: &mut Core, kind: Kind, why: &'static str) {
+        core.abandon(kind, why);
+        self.fanout.end(Told::Ended(Fault::new(kind, why)));
     }
 
     /// Closes bins when they have waited for long enough, until the session is gone; runs for as long as a session
@@ -249,6 +271,11 @@ impl Session {
         self.act(&mut core, Act::Reset { scope, at_bin }, now)?;
         self.set_out(core);
         Ok(at_bin)
+    }
+
+    /// The `seq` that must come next of a signal, by its number.
+    pub fn next_seq(&self, signal: usize) -> u64 {
+        self.core.lock().orders[signal].next_seq()
     }
 
     /// By signal the `seq` that must come next, and the last bin.
@@ -319,14 +346,12 @@ impl Session {
             t_ns: Stamp::now().unix_ns,
         };
         self.tell(&mut core, notice);
+        let fault = Fault::new(Kind::Unavailable, format!("session {}: {why}", self.id));
         for outbox in core.outboxes() {
-            outbox.put(if finished {
-                Outgoing::Finished
-            } else {
-                Outgoing::End(Fault::new(Kind::Unavailable, format!("session {}: {why}", self.id)))
-            });
+            outbox.put(if finished { Outgoing::Finished } else { Outgoing::End(fault.clone()) });
         }
         core.switches.clear();
+        self.fanout.end(if finished { Told::Closed(why.into()) } else { Told::Ended(fault) });
         core.places.clear();
         self.gone.store(true, Ordering::Release);
         Some(core.summary())

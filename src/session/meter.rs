@@ -85,6 +85,13 @@ impl Meter {
         self.last.stage_seconds(Stage::Reply, took.as_secs_f64());
     }
 
+    /// Subscribers did not get so many messages.
+    pub(super) fn lost(&self, messages: u64) {
+        if messages > 0 {
+            self.all.subscriber_dropped(messages);
+        }
+    }
+
     pub(super) fn state(&self, detached: bool) {
         self.gauge.lock().set(if detached { SessionState::Detached } else { SessionState::Open });
     }

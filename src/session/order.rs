@@ -29,40 +29,48 @@ impl Sink {
         }
     }
 
-    /// The answer that was owed is about to be given.
-    fn settle(&self) {
-        if let Sink::Stream(outbox) = self {
-            outbox.settle();
-        }
-    }
-
     /// Hands over a fault that concerns no `seq` of the order.
     pub fn fault(self, fault: Fault) {
-        self.give(&Answer::Fault(fault), true);
+        self.give(Answer::Fault(fault), true, false);
     }
 
-    /// Hands over an answer: all its messages to a stream, the first to a single caller.
-    fn give(self, answer: &Answer, reply: bool) {
-        match (self, answer) {
-            (Sink::Stream(outbox), Answer::Outputs(_)) if !reply => outbox.put(Outgoing::Room),
-            (Sink::Stream(outbox), Answer::Outputs(outputs)) => {
-                for output in outputs {
-                    outbox.put(Outgoing::Message(v1::down::Message::Output(output.clone())));
+    /// Hands over an answer, one that was `owed` or not: all its messages to a stream, the first to a single caller.
+    fn give(self, answer: Answer, reply: bool, owed: bool) {
+        match self {
+            Sink::Stream(outbox) => outbox.answer(owed, |queue| match answer {
+                Answer::Outputs(_) if !reply => queue.push_back(Outgoing::Room),
+                Answer::Outputs(outputs) => queue.extend(
+                    outputs.into_iter().map(|output| Outgoing::Message(v1::down::Message::Output(output))),
+                ),
+                Answer::Fault(fault) => {
+                    let fault = crate::wire::fault::message(&fault, "");
+                    queue.push_back(Outgoing::Message(v1::down::Message::Fault(fault)));
                 }
-            }
-            (Sink::Stream(outbox), Answer::Fault(fault)) => {
-                outbox
-                    .put(Outgoing::Message(v1::down::Message::Fault(crate::wire::fault::message(fault, ""))));
-            }
-            (Sink::Once(caller), Answer::Outputs(outputs)) => {
+            }),
+            Sink::Once(caller) => {
+                let answer = match answer {
+                    Answer::Outputs(outputs) => Ok(outputs.into_iter().next().unwrap_or_default()),
+                    Answer::Fault(fault) => Err(fault),
+                };
                 // Why ignored: the caller has left; the answer stays for the frame sent again.
-                let _ = caller.send(Ok(outputs.first().cloned().unwrap_or_default()));
-            }
-            (Sink::Once(caller), Answer::Fault(fault)) => {
-                let _ = caller.send(Err(fault.clone()));
+                let _ = caller.send(answer);
             }
         }
     }
+}
+
+/// Who brings a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Writer {
+    /// The attached stream of this number.
+    Stream(u64),
+    /// One who is attached to nothing (HTTP): every frame shows its token.
+    Caller,
+}
+
+/// Whether two tokens are equal, in a time that does not tell where they differ.
+pub(super) fn same_token(a: &str, b: &str) -> bool {
+    a.len() == b.len() && a.bytes().zip(b.bytes()).fold(0, |sum, (x, y)| sum | (x ^ y)) == 0
 }
 
 /// What a frame was answered with.
@@ -110,6 +118,29 @@ impl Order {
         Self { next_seq: 0, slots: VecDeque::new(), unanswered: 0, window, token, attached: None }
     }
 
+    /// Whether `by` may write this signal with the token that the frame has.
+    /// Errors: `invalid` (a caller without one), `conflict` (another signal's, nobody's, another stream's signal).
+    pub fn may_write(&self, by: Writer, signal: &str, token: &str) -> Result<(), Fault> {
+        let detail = match by {
+            Writer::Stream(stream) => {
+                let mine = self.attached.as_ref().is_some_and(|(attached, _)| *attached == stream);
+                if mine && token.is_empty() {
+                    return Ok(());
+                }
+                "the frame's writer token is not this signal's, or it has none and another stream writes it"
+            }
+            Writer::Caller if token.is_empty() => {
+                let expected = "the token that open answered (a frame by HTTP needs it)";
+                return Err(Fault::mismatch("writer", expected, "none"));
+            }
+            Writer::Caller => "that writer token is not this signal's",
+        };
+        if same_token(&self.token, token) {
+            return Ok(());
+        }
+        Err(Fault::new(Kind::Conflict, format!("signal {signal}: {detail}")))
+    }
+
     /// The `seq` that must come next.
     pub fn next_seq(&self) -> u64 {
         self.next_seq
@@ -142,7 +173,10 @@ impl Order {
                 sink.expect();
                 sinks.push((sink, frame.reply));
             }
-            Some(Slot::Answered(answer)) => sink.give(answer, frame.reply),
+            Some(Slot::Answered(answer)) => {
+                let answer = answer.clone();
+                sink.give(answer, frame.reply, false);
+            }
             None => {
                 let detail = format!(
                     "signal {}: frame {seq} was stepped or given up, and its answer is no longer kept (next is {})",
@@ -157,7 +191,7 @@ impl Order {
     /// Answers a frame with a fault that consumed nothing.
     pub fn refuse(&self, frame: &Frame, sink: Sink, fault: Fault) {
         let fault = fault.about(frame.signal.as_str(), frame.seq).expecting(self.next_seq);
-        sink.give(&Answer::Fault(fault), true);
+        sink.fault(fault);
     }
 
     fn slot(&mut self, seq: u64) -> Option<&mut Slot> {
@@ -186,9 +220,11 @@ impl Order {
         let Some(slot) = self.slot(seq) else { return };
         let Slot::Waiting(sinks) = std::mem::replace(slot, Slot::Answered(answer.clone())) else { return };
         self.unanswered -= 1;
-        for (sink, reply) in sinks {
-            sink.settle();
-            sink.give(&answer, reply);
+        let mut sinks = sinks.into_iter();
+        let last = sinks.next_back();
+        sinks.for_each(|(sink, reply)| sink.give(answer.clone(), reply, true));
+        if let Some((sink, reply)) = last {
+            sink.give(answer, reply, true);
         }
     }
 
@@ -279,8 +315,11 @@ mod tests {
         let Verdict::Take(sink) = order.judge(&first, Sink::Stream(Arc::clone(&old))) else { panic!() };
         order.consumed(&first, sink);
         order.judge(&first, Sink::Stream(Arc::clone(&old)));
-        assert_eq!((old.owed(), new.owed()), (2, 0));
+        assert_eq!((old.pending(), new.pending()), (2, 0), "two answers are owed");
         order.answer(0, output(0));
-        assert_eq!((old.owed(), old.waiting()), (0, 2));
+        for left in [1, 0] {
+            assert!(old.try_next().is_some());
+            assert_eq!(old.pending(), left, "until the answers were taken");
+        }
     }
 }

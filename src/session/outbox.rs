@@ -4,7 +4,6 @@
 //! dropped when the box is full (the run's events keep it).
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -28,53 +27,57 @@ pub enum Outgoing {
 /// The queue of one attached stream.
 #[derive(Debug)]
 pub struct Outbox {
-    queue: Mutex<VecDeque<Outgoing>>,
+    held: Mutex<Held>,
     filled: Notify,
     notice_limit: usize,
+}
+
+#[derive(Debug, Default)]
+struct Held {
+    queue: VecDeque<Outgoing>,
     /// Answers that this stream's frames will still get.
-    owed: AtomicUsize,
+    owed: usize,
 }
 
 impl Outbox {
     /// An empty box that holds at most `notice_limit` messages before notices are dropped.
     pub fn new(notice_limit: usize) -> Self {
-        Self { queue: Mutex::default(), filled: Notify::new(), notice_limit, owed: AtomicUsize::new(0) }
+        Self { held: Mutex::default(), filled: Notify::new(), notice_limit }
     }
 
     /// An answer is owed to this stream.
     pub(super) fn expect(&self) {
-        self.owed.fetch_add(1, Ordering::Relaxed);
+        self.held.lock().owed += 1;
     }
 
-    /// An answer that was owed is about to be put.
-    pub(super) fn settle(&self) {
-        self.owed.fetch_sub(1, Ordering::Relaxed);
-    }
-
-    /// Answers that are owed and not put yet.
-    pub fn owed(&self) -> usize {
-        self.owed.load(Ordering::Relaxed)
-    }
-
-    /// Puts an answer, a fault or the end.
-    pub fn put(&self, outgoing: Outgoing) {
-        self.queue.lock().push_back(outgoing);
+    /// Puts the answer of one frame; `settles` one that was owed.
+    /// Why in one hold of the lock: between the two, a half-closed stream would look answered and end.
+    pub(super) fn answer(&self, settles: bool, put: impl FnOnce(&mut VecDeque<Outgoing>)) {
+        let mut held = self.held.lock();
+        put(&mut held.queue);
+        held.owed -= usize::from(settles);
+        drop(held);
         self.filled.notify_one();
+    }
+
+    /// Puts a message or the end.
+    pub fn put(&self, outgoing: Outgoing) {
+        self.answer(false, |queue| queue.push_back(outgoing));
     }
 
     /// Puts a notice, unless the reader is that far behind.
     pub fn put_notice(&self, notice: v1::Notice) {
-        let mut queue = self.queue.lock();
-        if queue.len() < self.notice_limit {
-            queue.push_back(Outgoing::Message(v1::down::Message::Notice(notice)));
-            drop(queue);
+        let mut held = self.held.lock();
+        if held.queue.len() < self.notice_limit {
+            held.queue.push_back(Outgoing::Message(v1::down::Message::Notice(notice)));
+            drop(held);
             self.filled.notify_one();
         }
     }
 
     /// The next message, if one waits.
     pub fn try_next(&self) -> Option<Outgoing> {
-        self.queue.lock().pop_front()
+        self.held.lock().queue.pop_front()
     }
 
     /// The next message. Cancel-safe: nothing is taken unless it is returned.
@@ -87,8 +90,9 @@ impl Outbox {
         }
     }
 
-    /// How many wait.
-    pub fn waiting(&self) -> usize {
-        self.queue.lock().len()
+    /// Answers that are owed, and messages that wait to be sent.
+    pub fn pending(&self) -> usize {
+        let held = self.held.lock();
+        held.owed + held.queue.len()
     }
 }

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use super::core::{Core, InFlight, Work};
 use super::live::Session;
-use super::part::Part;
+use super::part::OpenPart;
 use crate::batch::{Onward, Owner, Ran, Row, RowFault};
 use crate::domain::output::{EventKind, Flags, Notice};
 use crate::domain::time::Stamp;
@@ -97,12 +97,11 @@ impl Session {
             flags |= Flags::WARMING_UP;
         }
         let skipped = std::mem::take(&mut core.skipped);
-        let goes_on = skipped == 0
-            && core.parts.last().is_some_and(|part| !part.flags.is_empty() && part.first_bin + part.n() == k);
-        if !goes_on {
-            let columns = self.outputs.iter().zip(&self.kept);
-            let columns = columns.map(|(spec, kept)| kept.then(|| Column::new(spec, 1))).collect();
-            core.parts.push(Part::new(skipped, k, columns));
+        if skipped > 0 || !core.parts.last().is_some_and(|part| part.goes_on_with(k)) {
+            let columns = self.outputs.iter().zip(&self.kept).map(|(spec, kept)| {
+                (*kept || self.fanout.is_chosen(spec.number)).then(|| Column::new(spec, 1))
+            });
+            core.parts.push(OpenPart::new(skipped, k, columns.collect()));
         }
         let part = core.parts.last_mut().expect("a part was just pushed");
         let begun = Instant::now();
@@ -180,7 +179,7 @@ impl Session {
             }
             Next::Stopped => {
                 // The pool is gone: what is still to be stepped is never answered as if it had been.
-                core.abandon(Kind::Unavailable, "the server is stopping");
+                self.abandon(&mut core, Kind::Unavailable, "the server is stopping");
                 self.stirred.notify_waiters();
                 None
             }

@@ -95,7 +95,11 @@ impl Montage {
                 refuse_units(&wrong).map_err(error)?;
                 terms
             }
-            InputChannels::Named(names) => by_name(names, signal, input.missing_ok).map_err(error)?,
+            InputChannels::Named(names) => {
+                let terms = by_name(names, signal, input.missing_ok).map_err(error)?;
+                warnings.extend(left_out(&input.name, names, signal, &terms));
+                terms
+            }
         };
         let mut ends = Vec::with_capacity(terms.len());
         let sources: Vec<Source> = terms
@@ -265,6 +269,40 @@ fn by_name(
     Ok(terms)
 }
 
+/// Sentences on channels of the input that nothing feeds, and channels of the signal that feed nothing.
+fn left_out(
+    input: &str,
+    names: &[ChannelSpec],
+    signal: &SignalSpec,
+    terms: &[Vec<Source>],
+) -> impl Iterator<Item = String> {
+    let absent = names.iter().zip(terms).filter(|(_, terms)| terms.is_empty());
+    let absent: Vec<String> = absent.map(|(want, _)| clip(&want.name)).collect();
+    let mut used = vec![false; signal.channels.len()];
+    terms.iter().flatten().for_each(|source| used[source.channel] = true);
+    let spare = signal.channels.iter().zip(used).filter(|(_, used)| !used);
+    let spare: Vec<String> = spare.map(|(channel, _)| clip(&channel.name)).collect();
+    let masked = (!absent.is_empty()).then(|| {
+        format!(
+            "input `{input}`: {} of its {} channels are not in signal `{}` and stay masked: {}",
+            absent.len(),
+            names.len(),
+            signal.name,
+            listed(&absent)
+        )
+    });
+    let unused = (!spare.is_empty()).then(|| {
+        format!(
+            "signal `{}`: {} of its {} channels are not known to input `{input}` and are left out: {}",
+            signal.name,
+            spare.len(),
+            signal.channels.len(),
+            listed(&spare)
+        )
+    });
+    masked.into_iter().chain(unused)
+}
+
 fn listed(all: &[String]) -> String {
     let head = all[..all.len().min(NAMED)].join(", ");
     if all.len() > NAMED { format!("{head} and {} more", all.len() - NAMED) } else { head }
@@ -340,6 +378,22 @@ mod tests {
         let montage = matched(&input, &signal).unwrap();
         let got = row(&montage, &[1.0, 2.0, 3.0]);
         assert!(got[0] == 1.0 && got[1].is_nan() && got[2].is_nan() && montage.is_absent(1));
+    }
+
+    #[test]
+    fn channels_that_are_masked_and_channels_that_are_left_out_are_named() {
+        let mut input = named_input(&["ch1", "ch2", "ch3"]);
+        input.missing_ok = 2;
+        let mut warnings = Vec::new();
+        let signal = binned_signal(&["ch3", "x", "y"]);
+        Montage::new(&input, &signal, ChannelsBy::Name, &mut warnings).unwrap();
+        assert_eq!(warnings.len(), 2, "{warnings:?}");
+        assert!(warnings[0].contains("2 of its 3 channels") && warnings[0].ends_with("masked: ch1, ch2"));
+        assert!(warnings[1].contains("2 of its 3 channels") && warnings[1].ends_with("left out: x, y"));
+        warnings.clear();
+        let same = binned_signal(&["ch3", "ch1", "ch2"]);
+        Montage::new(&input, &same, ChannelsBy::Name, &mut warnings).unwrap();
+        assert!(warnings.is_empty(), "{warnings:?}");
     }
 
     #[test]

@@ -6,6 +6,7 @@
 pub mod thinning; // many bins as few points
 pub mod outputs; // values of a run: message, CSV, .npy
 pub mod arrow; // values of a run in columns: Arrow, Parquet
+pub mod columns; // a frame in columns
 pub mod codec; // protobuf over gRPC: undecodable bytes are `malformed`
 pub mod fault; // faults as messages and gRPC statuses
 pub mod frame; // frames to domain
@@ -16,6 +17,7 @@ pub mod table; // CSV tables of events
 pub mod recording; // recordings in the open format
 pub mod schema; // JSON Schemas of the messages
 pub mod tensor; // tensors, and their JSON
+pub mod told; // what a live subscriber is told
 
 /// The generated types of `proto/latentd/v1`.
 #[expect(missing_docs, clippy::all, reason = "generated; documented in the .proto files")]

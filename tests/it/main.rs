@@ -1,9 +1,13 @@
 //! All tests that look at latentd from outside its rooms: one binary, linked once.
 
+mod arrow_frames; // frames in columns
 mod broadband; // many electrodes, from i16 to counts
+mod browsers; // which web pages may use it
 mod clock; // probes, drift, steps, ages, and what replay makes of them
 mod continuous; // sampled signals through a chain
 mod deadlines; // lag, silence, the end
+mod deploy; // what an operator runs it by
+mod devices; // counters, indices and stamps that go wrong
 mod durability; // what a rig was told against what is found afterwards
 mod engine; // a failing engine, in process
 mod examples; // the rigs of examples/
@@ -11,6 +15,8 @@ mod faults; // every kind of fault, on every road
 mod footprint; // memory
 mod gaps; // samples that never came
 mod golden; // numbers against numbers that others computed
+mod half_closed; // rigs that end their side at once
+mod hippocampus; // spikes that arrive jittered
 mod infer; // one-shot inference
 mod late; // data before, again, too late; a backlog
 mod layers; // who may know whom
@@ -18,6 +24,7 @@ mod library; // the database file, looked at from beside
 mod live; // sessions and frames: the main road
 mod many; // many models, and big ones
 mod model_based; // random sessions against a plain model
+mod montage; // channels that are not the model's
 mod nan; // what is not finite, in and out
 mod openapi; // the document against real answers
 mod order; // which frame comes next
@@ -30,13 +37,16 @@ mod released; // the schema, against the released one
 mod reload; // a repository that changes under streaming sessions
 mod resets; // the state starting anew
 mod rig; // rigs that play recordings and keep account
+mod road; // a hostile road between rig and server
 mod signals; // what a rig may send
 mod sixty_four; // 64 rigs in real time
 mod stalls; // silence, clocks, restarts
 mod stamps; // stamps of 19 digits
 mod start; // starts that must fail
+mod subscribe; // who listens, and what it costs
 mod support; // the real binary, small models, rigs
 mod switch; // another version of a stage, between two bins
 mod usage; // memory and processor time
+mod websocket; // rigs over WebSocket
 mod window; // models that take several bins at once, images, event cameras
 mod writers; // who may write

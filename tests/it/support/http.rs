@@ -99,7 +99,18 @@ pub struct Rig {
     pub opened: v1::OpenReply,
     client: reqwest::Client,
     http: String,
-    protobuf: bool,
+    form: Form,
+}
+
+/// How frames are sent and answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// JSON both ways.
+    Json,
+    /// Protobuf both ways.
+    Protobuf,
+    /// Arrow up where a frame has rows, JSON down.
+    Arrow,
 }
 
 impl Rig {
@@ -110,12 +121,12 @@ impl Rig {
 
     /// A rig of a session that is open on the server at `http` (`host:port`).
     pub fn at(client: reqwest::Client, http: &str, opened: v1::OpenReply) -> Self {
-        Self { opened, client, http: http.into(), protobuf: false }
+        Self { opened, client, http: http.into(), form: Form::Json }
     }
 
-    /// The same, its frames and their answers as protobuf.
-    pub fn by_protobuf(self) -> Self {
-        Self { protobuf: true, ..self }
+    /// The same, its frames in another form.
+    pub fn by(self, form: Form) -> Self {
+        Self { form, ..self }
     }
 
     /// The session's id.
@@ -138,8 +149,13 @@ impl Rig {
         if frame.writer.is_empty() {
             frame.writer = self.opened.writers.get(&frame.signal).cloned().unwrap_or_default();
         }
+        if self.form == Form::Arrow && frame.tensor.is_some() {
+            let body = super::arrow::stream(&[super::arrow::rows(&self.opened, &frame)]);
+            let answer = super::arrow::post(self, &super::arrow::query(&frame), body).await;
+            return if answer.status >= 400 { Err(answer.refused()) } else { Ok(answer.message()) };
+        }
         let request = self.client.post(self.url("/frames"));
-        if self.protobuf {
+        if self.form == Form::Protobuf {
             const FORM: &str = "application/x-protobuf";
             let request = request.header("content-type", FORM).header("accept", FORM);
             let answer = Answer::of(request.body(frame.encode_to_vec())).await;
@@ -165,6 +181,12 @@ impl Rig {
             Err(refused) => refused,
             Ok(output) => panic!("not refused: {output:?}"),
         }
+    }
+
+    /// `POST …/frames` of this body.
+    pub async fn post(&self, query: &str, content_type: &str, body: Vec<u8>) -> Answer {
+        let request = self.client.post(self.url(&format!("/frames?{query}")));
+        Answer::of(request.header("content-type", content_type).body(body)).await
     }
 
     /// `POST …/reset`

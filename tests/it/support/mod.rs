@@ -10,12 +10,15 @@
 //! ```
 //! Nothing sleeps: what takes time is waited for by `until`, under a limit.
 
+pub mod arrow; // frames in columns
 pub mod frames; // frames and opens, and reading of outputs
 pub mod http; // a rig and bare calls over HTTP
 pub mod models; // small models whose every output a test can compute
 pub mod raw; // bytes over gRPC that no client of the schema would send
 pub mod server; // the process
 pub mod stream; // a rig over gRPC
+pub mod events; // one who listens
+pub mod websocket; // a rig over WebSocket
 
 pub use frames::{
     binned, bins, block, blocks, counts, flag_names, linear, markers, pipeline, recorded, signal, spikes,

@@ -51,6 +51,12 @@ impl Line {
         self.up(Some(Up::Frame(frame))).await;
     }
 
+    /// As `put`; whether the stream still takes messages.
+    pub async fn try_put(&self, frame: v1::Frame) -> bool {
+        let up = self.up.as_ref().expect("a side that was not ended");
+        up.send(v1::Up { message: Some(Up::Frame(frame)) }).await.is_ok()
+    }
+
     /// The next message down but notices, which are kept; `None`: the stream ended well.
     pub async fn next(&mut self) -> Result<Option<Down>, Status> {
         loop {

@@ -1,0 +1,381 @@
+//! A rig's stream over WebSocket: messages of the schema, as JSON in text or as protobuf.
+//! Enters: a request to upgrade, then messages up. Leaves: the same refusals as any other call before the upgrade; after
+//! it messages down, and at the end why, as a fault and a close frame.
+//! Owns: pings and the silence of a rig. Must hold: what rules a stream has are `app`'s; whoever does not read is given
+//! up after the same silence; a rig that is not listened to is not called silent. Must not know: sessions.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use axum::Extension;
+use axum::body::Body;
+use axum::extract::{Path, Request, State};
+use axum::response::Response;
+use bytes::Bytes;
+use futures::stream::{SplitSink, SplitStream};
+use futures::{FutureExt as _, SinkExt as _, Stream, StreamExt as _};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper_util::rt::TokioIo;
+use prost::Message as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, sleep_until, timeout};
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::error::{Error, ProtocolError};
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Message, Role, WebSocketConfig};
+
+use super::Streams;
+use super::message::{Problem, Query};
+use super::pulse::{Noted, Pulse};
+use super::route::query;
+use crate::app::App;
+use crate::app::talk::{Heard, Place, Talk};
+use crate::domain::caller::Caller;
+use crate::error::{Fault, Kind, clip};
+use crate::wire::{self, v1};
+
+/// The subprotocol that asks for protobuf.
+const PROTO: &str = "latentd.v1.proto";
+/// Buffers of a connection, each way; a larger message has a larger one for its time.
+const BUFFER_BYTES: usize = 16 << 10;
+/// Messages that go out together before they are flushed.
+const TOGETHER: usize = 32;
+/// How long the last words of a stream may take, and how much of what still comes is read over meanwhile, so that they
+/// are not lost in a reset.
+const LINGER: Duration = Duration::from_secs(2);
+const LINGER_BYTES: usize = 16 << 20;
+
+query! {
+    /// `GET /v1/sessions/{s}/stream?`
+    StreamQuery {
+        /// The writer token; where no stream is attached, none is needed.
+        writer: String,
+        /// The one signal that it writes; else all of the token's.
+        signal: String,
+    }
+}
+
+pub async fn stream(
+    State(app): State<App>,
+    Extension(streams): Extension<Arc<Streams>>,
+    Path(session): Path<String>,
+    who: Caller,
+    query: Query<StreamQuery>,
+    mut request: Request,
+) -> Result<Response, Problem> {
+    // A session that is not there is told to whoever asks, also without an upgrade.
+    app.live.get(&who, &session)?;
+    let key = handshake(request.headers())?;
+    streams.origins.check(request.headers())?;
+    let form = Form::asked(request.headers());
+    let StreamQuery { writer, signal } = query.0;
+    let attach = v1::Attach { session, writer: writer.unwrap_or_default(), signal };
+    let place = app.attach(&who, &attach)?;
+    let upgrade = hyper::upgrade::on(&mut request);
+    streams.tasks.clone().spawn(hold(upgrade, place, form, who, streams));
+
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let headers = response.headers_mut();
+    headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    headers.insert(header::SEC_WEBSOCKET_ACCEPT, key);
+    if form == Form::Protobuf {
+        headers.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(PROTO));
+    }
+    Ok(response)
+}
+
+/// Whether one of the comma-separated words of a header is this one.
+fn has_word(headers: &HeaderMap, name: header::HeaderName, word: &str) -> bool {
+    let texts = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
+    texts.flat_map(|text| text.split(',')).any(|found| found.trim().eq_ignore_ascii_case(word))
+}
+
+/// The answer to the key of a request that asks for WebSocket. Errors: `malformed`, naming the header that is wrong.
+fn handshake(headers: &HeaderMap) -> Result<HeaderValue, Fault> {
+    let wrong = |what: &str| {
+        let detail = format!("this call is a WebSocket's: {what} (RFC 6455, version 13, over HTTP/1.1)");
+        Fault::new(Kind::Malformed, detail)
+    };
+    if !has_word(headers, header::CONNECTION, "upgrade") || !has_word(headers, header::UPGRADE, "websocket") {
+        return Err(wrong("the headers `connection: upgrade` and `upgrade: websocket` are not there"));
+    }
+    if !has_word(headers, header::SEC_WEBSOCKET_VERSION, "13") {
+        return Err(wrong("the header `sec-websocket-version` is not 13"));
+    }
+    let key = headers.get(header::SEC_WEBSOCKET_KEY);
+    let key = key.ok_or_else(|| wrong("the header `sec-websocket-key` is not there"))?;
+    HeaderValue::try_from(derive_accept_key(key.as_bytes()))
+        .map_err(|_| wrong("the header `sec-websocket-key` is no key"))
+}
+
+/// How messages are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    /// JSON in text messages.
+    Json,
+    /// Protobuf in binary messages.
+    Protobuf,
+}
+
+impl Form {
+    fn asked(headers: &HeaderMap) -> Self {
+        if has_word(headers, header::SEC_WEBSOCKET_PROTOCOL, PROTO) { Form::Protobuf } else { Form::Json }
+    }
+
+    fn read(self, message: Message) -> Result<v1::Up, Fault> {
+        match (self, message) {
+            (Form::Json, Message::Text(text)) => wire::json::read(text.as_bytes()),
+            (Form::Protobuf, Message::Binary(bytes)) => v1::Up::decode(bytes)
+                .map_err(|error| Fault::new(Kind::Malformed, format!("the message is no Up: {error}"))),
+            (Form::Json, _) => Err(Fault::new(
+                Kind::Malformed,
+                format!(
+                    "a binary message on a stream of JSON: send text, or ask for the subprotocol `{PROTO}`"
+                ),
+            )),
+            (Form::Protobuf, _) => Err(Fault::new(
+                Kind::Malformed,
+                format!("a text message on a stream of protobuf (`{PROTO}`): send binary messages"),
+            )),
+        }
+    }
+
+    fn write(self, down: v1::down::Message) -> Message {
+        let down = v1::Down { message: Some(down) };
+        match self {
+            Form::Protobuf => Message::Binary(down.encode_to_vec().into()),
+            Form::Json => {
+                let text = String::from_utf8(wire::json::write(&down));
+                Message::Text(text.expect("JSON is written in UTF-8").into())
+            }
+        }
+    }
+}
+
+type Socket = WebSocketStream<Noted<TokioIo<Upgraded>>>;
+
+/// What comes up, in the words of `app`. A close frame is the rig's end of its side.
+struct Ups {
+    socket: SplitStream<Socket>,
+    form: Form,
+    message_bytes: usize,
+}
+
+impl Stream for Ups {
+    type Item = Heard;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Heard>> {
+        loop {
+            let message = match ready!(self.socket.poll_next_unpin(cx)) {
+                None => return Poll::Ready(None),
+                Some(Ok(message)) => message,
+                Some(Err(error)) => {
+                    let why = broke_off(&error, self.message_bytes);
+                    return Poll::Ready(Some(Heard::BrokeOff(why)));
+                }
+            };
+            match message {
+                Message::Close(_) => return Poll::Ready(None),
+                Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => {}
+                message => return Poll::Ready(Some(heard(self.form.read(message)))),
+            }
+        }
+    }
+}
+
+fn heard(up: Result<v1::Up, Fault>) -> Heard {
+    match up {
+        Ok(v1::Up { message: Some(message) }) => Heard::Message(message),
+        Ok(v1::Up { message: None }) => {
+            Heard::Unreadable(Fault::new(Kind::Malformed, "the message is no Up with attach, frame or probe"))
+        }
+        Err(why) => Heard::Unreadable(why),
+    }
+}
+
+/// What ended a stream on the rig's side.
+fn broke_off(error: &Error, message_bytes: usize) -> Fault {
+    match error {
+        Error::Capacity(_) => {
+            Fault::new(Kind::TooLarge, format!("the message is over message_limit, {message_bytes} bytes"))
+        }
+        Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) | Error::Io(_) => {
+            Fault::new(Kind::Unavailable, "the stream broke off")
+        }
+        error => Fault::new(Kind::Malformed, format!("not WebSocket: {}", clip(&error.to_string()))),
+    }
+}
+
+/// The code of the close frame: RFC 6455 section 7.4.1, and where that has none, 4000 and the HTTP status.
+fn close_code(kind: Kind) -> u16 {
+    match kind {
+        Kind::Unavailable => 1001,
+        Kind::Malformed => 1002,
+        Kind::TooLarge => 1009,
+        Kind::Internal => 1011,
+        other => 4000 + other.codes().0,
+    }
+}
+
+/// One stream from its upgrade to its end.
+async fn hold(upgrade: OnUpgrade, place: Place, form: Form, who: Caller, streams: Arc<Streams>) {
+    let hard = streams.hard.clone();
+    let held = async {
+        let Ok(Ok(upgraded)) = timeout(streams.first_byte, upgrade).await else { return };
+        let config = WebSocketConfig::default()
+            .max_message_size(Some(streams.message_bytes))
+            .max_frame_size(Some(streams.message_bytes))
+            .read_buffer_size(BUFFER_BYTES)
+            .write_buffer_size(BUFFER_BYTES);
+        let pulse = Pulse::new();
+        let road = Noted { road: TokioIo::new(upgraded), pulse: Arc::clone(&pulse) };
+        let (down, socket) = WebSocketStream::from_raw_socket(road, Role::Server, Some(config)).await.split();
+        let ups = Ups { socket, form, message_bytes: streams.message_bytes };
+        let line = Line { talk: place.talk(ups), down, form, pulse, streams };
+        line.hold(&who).await;
+    };
+    tokio::select! {
+        () = hard.cancelled() => {}
+        () = held => {}
+    }
+}
+
+/// How a line ends.
+enum End {
+    /// With a fault to be told, or well.
+    Said(Option<Fault>),
+    /// There is nobody to tell.
+    Gone,
+}
+
+/// An attached stream with the road under it.
+struct Line {
+    talk: Talk<Ups>,
+    down: SplitSink<Socket, Message>,
+    form: Form,
+    pulse: Arc<Pulse>,
+    streams: Arc<Streams>,
+}
+
+impl Line {
+    async fn hold(mut self, who: &Caller) {
+        match self.carry().await {
+            End::Gone => tracing::debug!(request.id = %who.request_id, "a WebSocket went silent"),
+            End::Said(why) => {
+                // Why ignored: whoever has left hears no last words.
+                let _ = timeout(LINGER, self.end(why, who)).await;
+            }
+        }
+    }
+
+    /// Carries messages both ways until one side has enough.
+    async fn carry(&mut self) -> End {
+        let Streams { ping, dead_after, .. } = *self.streams;
+        let mut pings = interval_at(Instant::now() + ping, ping);
+        pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut silent = std::pin::pin!(sleep_until(self.pulse.last_came() + dead_after));
+        loop {
+            // Cancel-safe: a talk takes nothing that it has not dealt with, and clocks have nothing to lose.
+            tokio::select! {
+                biased;
+                next = self.talk.next() => match next {
+                    Some(Ok(down)) => match self.say(down).await {
+                        Ok(None) => {}
+                        Ok(Some(end)) => return end,
+                        // The rig has closed, and wants nothing more; its session goes on.
+                        Err(Error::Protocol(ProtocolError::SendAfterClosing)) => return End::Said(None),
+                        Err(_) => return End::Gone,
+                    },
+                    Some(Err(why)) => return End::Said(Some(why)),
+                    None => return End::Said(None),
+                },
+                () = &mut silent => {
+                    if !self.talk.listens() {
+                        // What came lies unread behind the window.
+                        self.pulse.came();
+                    }
+                    let dead_at = self.pulse.last_came() + dead_after;
+                    if dead_at <= Instant::now() {
+                        return End::Gone;
+                    }
+                    silent.as_mut().reset(dead_at);
+                }
+                _ = pings.tick() => {
+                    if within(&self.streams, &self.pulse, self.down.send(Message::Ping(Bytes::new()))).await.is_err() {
+                        return End::Gone;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Sends a message, and whatever is ready behind it; that may be the end.
+    async fn say(&mut self, first: v1::down::Message) -> Result<Option<End>, Error> {
+        let mut down = first;
+        for _ in 1..TOGETHER {
+            within(&self.streams, &self.pulse, self.down.feed(self.form.write(down))).await?;
+            match self.talk.next().now_or_never() {
+                Some(Some(Ok(next))) => down = next,
+                Some(Some(Err(why))) => return Ok(Some(End::Said(Some(why)))),
+                Some(None) => return Ok(Some(End::Said(None))),
+                None => {
+                    within(&self.streams, &self.pulse, self.down.flush()).await?;
+                    return Ok(None);
+                }
+            }
+        }
+        within(&self.streams, &self.pulse, self.down.send(self.form.write(down))).await?;
+        Ok(None)
+    }
+
+    /// Says why it ends, detaches, and lets the last words arrive.
+    async fn end(mut self, why: Option<Fault>, who: &Caller) -> Result<(), Error> {
+        let (code, reason) =
+            why.as_ref().map_or((1000, "closed"), |why| (close_code(why.kind), why.kind.word()));
+        if let Some(why) = why {
+            let fault = wire::fault::message(&why, who.request_id.as_str());
+            self.down.feed(self.form.write(v1::down::Message::Fault(fault))).await?;
+        }
+        let close = CloseFrame { code: code.into(), reason: reason.into() };
+        // Why ignored: a rig that closed first has its answer already.
+        let _ = self.down.send(Message::Close(Some(close))).await;
+        let _ = self.down.flush().await;
+        let Ok(socket) = self.down.reunite(self.talk.into_ups().socket) else { return Ok(()) };
+        let mut road = socket.into_inner();
+        road.shutdown().await?;
+        let mut rest = [0; 4096];
+        let mut passed = 0;
+        while passed < LINGER_BYTES {
+            match road.read(&mut rest).await? {
+                0 => break,
+                read => passed += read,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A message on its way down; given up where nothing of it has moved for as long as silence is dead, or for long once
+/// all is closing.
+async fn within(
+    streams: &Streams,
+    pulse: &Pulse,
+    sending: impl Future<Output = Result<(), Error>>,
+) -> Result<(), Error> {
+    let closed = async {
+        streams.closing.cancelled().await;
+        sleep(LINGER).await;
+    };
+    tokio::select! {
+        biased;
+        sent = sending => sent,
+        () = pulse.stands_still(streams.dead_after) => Err(io::Error::from(io::ErrorKind::TimedOut).into()),
+        () = closed => Err(io::Error::from(io::ErrorKind::TimedOut).into()),
+    }
+}
