@@ -69,7 +69,8 @@ fn routes() -> Vec<Route> {
     use v1::{
         CloseReply, EventsReply, Frame, InferReply, InferRequest, LoadRequest, ModelInfo, ModelVersion,
         ModelsReply, OpenReply, OpenRequest, Output, OutputsReply, PipelinesReply, ProbeReply, ProbeRequest,
-        ReadyReply, ResetReply, ResetRequest, RunInfo, RunsReply, SessionInfo, SessionsReply,
+        ReadyReply, ResetReply, ResetRequest, RunInfo, RunsReply, SessionInfo, SessionsReply, SwitchReply,
+        SwitchRequest,
     };
     let later = |path, says| Route::later(Method::POST, path, says);
     let document = || Content::Of(&["application/json"]);
@@ -123,7 +124,9 @@ fn routes() -> Vec<Route> {
             .answers::<ProbeReply>(200),
         later("/v1/sessions/{session}/snapshot", "snapshot: keeping a session's whole state"),
         later("/v1/sessions/{session}/fork", "fork: a second session from a session's state"),
-        later("/v1/sessions/{session}/switch", "switch: another version between two bins"),
+        Route::post("/v1/sessions/{session}/switch", "Another version between two bins", live::switch)
+            .takes::<SwitchRequest>()
+            .answers::<SwitchReply>(200),
         later("/v1/sessions/{session}/annotations", "annotations: labels of a session's bins"),
         later(
             "/v1/sessions/{session}/targets",

@@ -11,11 +11,13 @@ use super::lag::LagStats;
 use super::order::{Answer, Order};
 use super::outbox::{Outbox, Outgoing};
 use super::part::{OpenPart, Part};
+use super::switching::Pending;
 use crate::batch::Place;
 use crate::domain::output::Flags;
 use crate::domain::time::Stamp;
 use crate::error::{Fault, Kind};
 use crate::pipeline::journey::Journey;
+use crate::pipeline::successor::Outgone;
 use crate::recorder::{Record, Ticket};
 use crate::signal::act::Act;
 use crate::signal::aligner::Aligner;
@@ -51,7 +53,12 @@ pub(super) struct Core {
     pub(super) last_sign: Instant,
     pub(super) stream_count: u64,
     pub(super) closing: Option<&'static str>,
-    pub(super) places: Vec<Place>,
+    /// By stage: its place in the lane that it runs on.
+    pub(super) places: Vec<Arc<Place>>,
+    /// Versions that will take over, in the order in which they do.
+    pub(super) switches: VecDeque<Pending>,
+    /// What versions that took over have replaced, until somebody has the time to drop it.
+    pub(super) outgone: Vec<(Outgone, Arc<Place>)>,
     pub(super) steps: Vec<Step>,
     /// Answers that wait for the journal, oldest first (`ack = "durable"`).
     pub(super) awaiting: VecDeque<Awaiting>,
@@ -149,7 +156,9 @@ impl Core {
             last_sign: Instant::now(),
             stream_count: 0,
             closing: None,
-            places,
+            places: places.into_iter().map(Arc::new).collect(),
+            switches: VecDeque::new(),
+            outgone: Vec::new(),
             steps: Vec::new(),
             awaiting: VecDeque::new(),
             last_ticket: None,
