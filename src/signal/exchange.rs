@@ -110,7 +110,6 @@ impl Point {
 /// The exchange with one device's clock.
 #[derive(Clone, Debug, Default)]
 pub struct Exchange {
-    last: Option<Probe>,
     recent: VecDeque<Point>,
     /// Older ones, the best of each `RECENT` that have left `recent`.
     kept: VecDeque<Point>,
@@ -123,12 +122,10 @@ pub struct Exchange {
 }
 
 impl Exchange {
-    /// Takes a finished probe.
+    /// Takes a finished probe. One that came already is known by its place among the last.
     pub fn take(&mut self, probe: Probe) -> Heard {
-        let Some(point) = Point::of(&probe).filter(|_| self.last != Some(probe)) else {
-            return Heard::Nothing;
-        };
-        self.last = Some(probe);
+        let is_new = |point: &Point| !self.far.contains(point) && !self.recent.contains(point);
+        let Some(point) = Point::of(&probe).filter(is_new) else { return Heard::Nothing };
         if let Some(before) = self.relation.filter(|relation| point.is_far_off(relation)) {
             let in_a_row = |far: &Point| far.apart_ns(&point) <= STEP_NS + far.half_ns + point.half_ns;
             if !self.far.iter().all(in_a_row) {
@@ -331,6 +328,22 @@ mod tests {
             assert!(off < 20_000 && off <= uncertainty.into(), "{off} {uncertainty}");
             assert_eq!(exchange.steps(), 0);
         }
+    #[test]
+    fn a_step_takes_three_probes_of_their_own_not_two_that_come_again_and_again() {
+        let before = Device { ahead_ns: 0, drift_ppm: 0.0 };
+        let after = Device { ahead_ns: 15 * S, ..before };
+        let mut exchange = Exchange::default();
+        steady(before, &mut exchange, 0..20);
+        let [first, second, third] = [20, 21, 22].map(|s| after.probe(s * S, 100_000, 0, 100_000));
+        for probe in [first, second, first, second, first] {
+            assert_eq!(exchange.take(probe), Heard::Nothing);
+        }
+        assert_eq!(exchange.steps(), 0);
+        assert!(matches!(exchange.take(third), Heard::Step(_)));
+        // Nor does one that is believed count twice.
+        assert_eq!(exchange.take(first), Heard::Nothing);
+    }
+
     }
 
     #[test]
