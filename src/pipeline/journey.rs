@@ -295,6 +295,14 @@ fn write(tensor: &mut Tensor, at: Range<usize>, values: &[f32]) {
     }
     match tensor.dtype {
         Dtype::F32 => tensor.values_mut::<f32>()[at].copy_from_slice(values),
+        _ => convert(tensor, at, values.iter().copied()),
+    }
+}
+
+/// Writes values one by one in the port's dtype.
+fn convert(tensor: &mut Tensor, at: Range<usize>, values: impl Iterator<Item = f32>) {
+    match tensor.dtype {
+        Dtype::F32 => put::<f32>(tensor, at, values, |x| x),
         Dtype::F64 => put::<f64>(tensor, at, values, f64::from),
         Dtype::F16 => put::<u16>(tensor, at, values, |x| half::f16::from_f32(x).to_bits()),
         Dtype::Bf16 => put::<u16>(tensor, at, values, |x| half::bf16::from_f32(x).to_bits()),
@@ -310,8 +318,13 @@ fn write(tensor: &mut Tensor, at: Range<usize>, values: &[f32]) {
     }
 }
 
-fn put<T: bytemuck::Pod>(tensor: &mut Tensor, at: Range<usize>, values: &[f32], convert: impl Fn(f32) -> T) {
-    tensor.values_mut::<T>()[at].iter_mut().zip(values).for_each(|(slot, &value)| *slot = convert(value));
+fn put<T: bytemuck::Pod>(
+    tensor: &mut Tensor,
+    at: Range<usize>,
+    values: impl Iterator<Item = f32>,
+    convert: impl Fn(f32) -> T,
+) {
+    tensor.values_mut::<T>()[at].iter_mut().zip(values).for_each(|(slot, value)| *slot = convert(value));
 }
 
 fn clear(tensor: &mut Tensor, at: Range<usize>) {
@@ -329,10 +342,7 @@ fn write_mask(tensor: &mut Tensor, at: Range<usize>, mask: &[bool]) {
             let slots = &mut tensor.values_mut::<u8>()[at];
             slots.iter_mut().zip(mask).for_each(|(slot, &good)| *slot = u8::from(good));
         }
-        _ => {
-            let as_numbers: Vec<f32> = mask.iter().map(|&good| f32::from(u8::from(good))).collect();
-            write(tensor, at, &as_numbers);
-        }
+        _ => convert(tensor, at, mask.iter().map(|&good| f32::from(u8::from(good)))),
     }
 }
 

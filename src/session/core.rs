@@ -1,6 +1,6 @@
 //! What a session owns behind its lock, which is held for the ingest of a frame or the commit of a bin, never for a run.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -166,13 +166,14 @@ impl Core {
         }
     }
 
-    /// The boxes of all attached streams, each once.
-    pub(super) fn outboxes(&self) -> Vec<Arc<Outbox>> {
-        let mut boxes: BTreeMap<u64, Arc<Outbox>> = BTreeMap::new();
-        for (stream, outbox) in self.orders.iter().filter_map(|order| order.attached.as_ref()) {
-            boxes.entry(*stream).or_insert_with(|| Arc::clone(outbox));
-        }
-        boxes.into_values().collect()
+    /// The attached streams by number, with their boxes, each once.
+    pub(super) fn outboxes(&self) -> impl Iterator<Item = (u64, &Arc<Outbox>)> {
+        let attached = |order: &Order| order.attached.as_ref().map(|(stream, _)| *stream);
+        self.orders.iter().enumerate().filter_map(move |(at, order)| {
+            let (stream, outbox) = order.attached.as_ref()?;
+            let is_known = self.orders[..at].iter().any(|before| attached(before) == Some(*stream));
+            (!is_known).then_some((*stream, outbox))
+        })
     }
 
     pub(super) fn is_idle(&self) -> bool {
@@ -211,7 +212,7 @@ impl Core {
                 self.orders[cause.signal].answer(cause.seq, Answer::Fault(Fault::new(kind, why)));
             }
         }
-        for outbox in self.outboxes() {
+        for (_, outbox) in self.outboxes() {
             outbox.put(Outgoing::End(Fault::new(kind, why)));
         }
     }

@@ -347,7 +347,7 @@ impl Session {
         };
         self.tell(&mut core, notice);
         let fault = Fault::new(Kind::Unavailable, format!("session {}: {why}", self.id));
-        for outbox in core.outboxes() {
+        for (_, outbox) in core.outboxes() {
             outbox.put(if finished { Outgoing::Finished } else { Outgoing::End(fault.clone()) });
         }
         core.switches.clear();
@@ -406,6 +406,6 @@ impl Session {
         if core.closing == Some(BROKEN) {
             return true;
         }
-        core.outboxes().is_empty() && now.duration_since(core.last_sign) > self.idle_timeout
+        core.outboxes().next().is_none() && now.duration_since(core.last_sign) > self.idle_timeout
     }
 }
