@@ -118,7 +118,7 @@ def score_eeg():
     after, before = (real.eeg_bins(stimuli, at) for at in (real.EEG_AFTER_S, real.EEG_BEFORE_S))
     value = auroc(answers[after], answers[before])
     print(f"eeg-stimulus: AUC {value:.3f} ({len(stimuli)} held-out stimuli, after against before)")
-    late = real.eeg_bins(stimuli, 1.8 - 0.002)
+    late = real.eeg_bins(stimuli, real.EEG_LATE_S)
     print(f"control, 1.1-1.8 s after against before: AUC {auroc(answers[late], answers[before]):.3f}")
     found = {
         "pipeline": "eeg-stimulus", "output": "score", "metric": "auroc",

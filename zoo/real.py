@@ -29,12 +29,12 @@ MONKEY_FEATURES = 10
 MONKEY_LEARNT, MONKEY_WATCHED, MONKEY_HELD_OUT = slice(0, 5454), slice(5454, 6233), slice(6233, 7792)
 
 # EEG: means of 4 samples, windows of 22 bins. A stimulus is asked for in the window that
-# ends 0.75 s after it, and in the one that ends 0.1 s before it.
+# ends 0.75 s after it, and in the one that ends 0.1 s before it; as a control also later.
 EEG_BIN_MS = 31.25
 EEG_SAMPLES_PER_BIN = 4
 EEG_WINDOW = 22
 EEG_CHANNELS = 32
-EEG_AFTER_S, EEG_BEFORE_S = 0.75, -0.1
+EEG_AFTER_S, EEG_BEFORE_S, EEG_LATE_S = 0.75, -0.1, 1.8
 EEG_LEARNT, EEG_HELD_OUT = slice(0, 63), slice(63, 79)
 
 

@@ -37,3 +37,4 @@ mod support; // the real binary, small models, rigs
 mod usage; // memory and processor time
 mod window; // models that take several bins at once, images, event cameras
 mod writers; // who may write
+mod zoo; // decoders of real recordings
