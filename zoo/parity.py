@@ -32,11 +32,15 @@ def cut_rows(source, signal, file, rows, folder):
 
 
 def cut_events(source, signal, file, seconds, folder):
-    """Write the events of a signal before `seconds` as a recording of its own."""
+    """Write the events of a signal before `seconds`, and the first one behind, as a recording of its own.
+
+    Nothing else says that the last bin is over.
+    """
     about, where = recording.read(source)
     (spec,) = (dict(spec) for spec in about["signals"] if spec["name"] == signal)
     with open(where / spec["file"], newline="") as table:
-        kept = [row for row in csv.DictReader(table) if float(row["time_s"]) < seconds]
+        rows = list(csv.DictReader(table))
+    kept = rows[: sum(float(row["time_s"]) < seconds for row in rows) + 1]
     text = "unit,time_s\n" + "".join(f"{row['unit']},{row['time_s']}\n" for row in kept)
     spec["file"] = file
     recording.write(folder, about | {"signals": [spec]}, {}, {file: text})
@@ -61,8 +65,7 @@ def spikes(model, bin_ms, units, prepare, outputs):
     """A model of spike events: counts, prepared, and its outputs {name: tensor}."""
 
     def write(folder, source):
-        # A bin more, so that the last one is closed by what comes after it.
-        cut_events(source, "spikes", "spikes.csv", (BINS + 1) * bin_ms / 1000, folder / "recording")
+        cut_events(source, "spikes", "spikes.csv", BINS * bin_ms / 1000, folder / "recording")
         counts = recording.event_counts(folder / "recording", "spikes", bin_ms, BINS, units)
         x = prepare(counts)
         got = graph.play(graph.path(model), x)
