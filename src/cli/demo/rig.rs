@@ -12,11 +12,6 @@ use crate::cli::replay::score::{self, Grid, Pair, ScoreError, Scored};
 use crate::domain::time::{NS_PER_S, ns_from_ms};
 use crate::wire::recording::{RECORDING_FILE, Recording};
 
-/// How long the demo plays in real time (s).
-const PLAYED_S: i64 = 20;
-/// How much it plays at full speed (s).
-const PLAYED_FAST_S: i64 = 10;
-
 /// A rig of the demo.
 #[derive(Clone, Debug)]
 pub struct Rig {
@@ -36,6 +31,8 @@ pub struct Rig {
     pub bins_per_column: usize,
     /// Where in the recording it begins (s).
     pub from_s: i64,
+    /// How long it plays in real time, and at full speed (s).
+    pub played_s: (i64, i64),
     /// Of each so many bins, those from the second number on were not learnt from.
     pub held_out: (u64, u64),
     /// The same in words.
@@ -73,6 +70,7 @@ pub fn rigs() -> Vec<Rig> {
             bin_ms: 2.0,
             bins_per_column: 4,
             from_s: 0,
+            played_s: (20, 10),
             held_out: (5000, 4000),
             held_out_words: "on seconds 8 to 10, which it did not learn from",
         },
@@ -85,6 +83,7 @@ pub fn rigs() -> Vec<Rig> {
             bin_ms: 20.0,
             bins_per_column: 2,
             from_s: 0,
+            played_s: (20, 10),
             held_out: (u64::MAX, 0),
             held_out_words: "a session that it did not learn from",
         },
@@ -97,6 +96,7 @@ pub fn rigs() -> Vec<Rig> {
             bin_ms: 100.0,
             bins_per_column: 2,
             from_s: 720,
+            played_s: (60, 180),
             held_out: (u64::MAX, 0),
             held_out_words: "on seconds 720 and later, which it did not learn from; standing still counts too",
         },
@@ -113,7 +113,7 @@ impl Rig {
             folders: folders.iter().map(|folder| folder.display().to_string()).collect::<Vec<_>>().join(", "),
             bring: self.bring,
         })?;
-        read(&file, self.from_s, if fast { PLAYED_FAST_S } else { PLAYED_S })
+        read(&file, self.from_s, if fast { self.played_s.1 } else { self.played_s.0 })
     }
 
     /// How it is played: everything recorded.
