@@ -47,21 +47,26 @@ def rat():
     counts, position, moving = real.rat()
     found = {}
     for held_out, stretches in folds(real.RAT_BINS):
-        _, latents, (weights, offset), decoder = train_rat.trained(counts, position, moving, stretches)
-        bins = np.flatnonzero(moving[held_out]) + held_out.start
-        with torch.no_grad():
-            decoded = decoder.sequence(torch.from_numpy(latents)[:, None])[:, 0].numpy()
-        rest = np.setdiff1d(np.arange(real.RAT_BINS), np.arange(held_out.start, held_out.stop))
-        guesses = {
-            "linear": latents[bins] @ weights + offset,
-            "decoder": decoded[bins],
-            "bayes": bayes.learnt(counts, position, stretches).decode(counts)[0][bins],
-            "ridge on 0.5 s of counts": rat_baseline(counts, position, moving, rest, bins),
-        }
-        for name, guess in guesses.items():
-            found.setdefault(name, []).append(r2(position[bins], guess))
+        for name, score in rat_fold(counts, position, moving, held_out, stretches).items():
+            found.setdefault(name, []).append(score)
     for name, scores in found.items():
         report(name, scores)
+
+
+def rat_fold(counts, position, moving, held_out, stretches):
+    """R2 of each recipe in the held-out bins in which it moves."""
+    _, latents, (weights, offset), decoder = train_rat.trained(counts, position, moving, stretches)
+    bins = np.flatnonzero(moving[held_out]) + held_out.start
+    with torch.no_grad():
+        decoded = decoder.sequence(torch.from_numpy(latents)[:, None])[:, 0].numpy()
+    rest = np.setdiff1d(np.arange(real.RAT_BINS), np.arange(held_out.start, held_out.stop))
+    guesses = {
+        "linear": latents[bins] @ weights + offset,
+        "decoder": decoded[bins],
+        "bayes": bayes.learnt(counts, position, stretches).decode(counts)[0][bins],
+        "ridge on 0.5 s of counts": rat_baseline(counts, position, moving, rest, bins),
+    }
+    return {name: r2(position[bins], guess) for name, guess in guesses.items()}
 
 
 def monkey():
