@@ -51,3 +51,4 @@ mod usage; // memory and processor time
 mod websocket; // rigs over WebSocket
 mod window; // models that take several bins at once, images, event cameras
 mod writers; // who may write
+mod zoo; // decoders of real recordings
