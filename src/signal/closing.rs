@@ -114,9 +114,6 @@ impl Closing {
         for feed in room.feeds.iter_mut().flatten() {
             feed.pass(None, to - k);
         }
-        // Told piece by piece, as far as other signals let the gap close; so the counts sum up to the bins.
-        let detail = format!("bins {k} to {} are not answered", to - 1);
-        log.notice(EventKind::Skipped, None, Some(k..to), to - k, detail);
         if resets {
             self.owed = self.owed.max(Some(ResetScope::Model));
         }

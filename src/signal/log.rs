@@ -37,12 +37,23 @@ impl Log<'_> {
         }));
     }
 
-    /// Bins that are not answered; joined to those directly before.
+    /// Bins are skipped, and told. What goes on from the piece before is one stretch with it; so however a gap closes in
+    /// pieces, the counts of its events sum up to its bins.
     pub fn skipped(&mut self, bins: Range<u64>) {
         self.counts.skipped_bins += bins.end - bins.start;
-        match self.steps.last_mut() {
-            Some(Step::Skipped { to, .. }) if *to == bins.start => *to = bins.end,
-            _ => self.steps.push(Step::Skipped { from: bins.start, to: bins.end }),
+        let detail = |from: u64| format!("bins {from} to {} are not answered", bins.end - 1);
+        if let [.., Step::Notice(notice), Step::Skipped { from, to }] = &mut self.steps[..]
+            && notice.kind == EventKind::Skipped
+            && *to == bins.start
+        {
+            *to = bins.end;
+            notice.to_bin = Some(bins.end);
+            notice.count = bins.end - *from;
+            notice.detail = detail(*from);
+            return;
         }
+        let detail = detail(bins.start);
+        self.notice(EventKind::Skipped, None, Some(bins.clone()), bins.end - bins.start, detail);
+        self.steps.push(Step::Skipped { from: bins.start, to: bins.end });
     }
 }
