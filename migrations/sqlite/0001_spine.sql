@@ -78,7 +78,7 @@ CREATE TABLE frame_chunk (
     track     INTEGER NOT NULL,
     first_at  INTEGER NOT NULL,
     n         INTEGER NOT NULL,
-    bytes     BLOB    NOT NULL
+    bytes     BLOB    NOT NULL                      -- each with its arrival, as `store::pack` lays them out
 ) STRICT;
 CREATE UNIQUE INDEX frame_chunk_by_place ON frame_chunk (run, track, first_at);
 

@@ -33,6 +33,19 @@ pub enum Heard {
     BrokeOff(Fault),
 }
 
+impl Heard {
+    /// What was read of a stream: a message, or one that says nothing.
+    pub fn of(up: v1::Up) -> Self {
+        match up.message {
+            Some(message) => Heard::Message(message),
+            None => {
+                let detail = "the message is no Up with attach, frame or probe";
+                Heard::Unreadable(Fault::new(Kind::Malformed, detail))
+            }
+        }
+    }
+}
+
 /// An attached stream that nothing has been heard of. Dropped, it detaches; the session goes on.
 pub struct Place {
     attachment: Attachment,

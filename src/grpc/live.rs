@@ -14,9 +14,6 @@ use crate::error::{Fault, Kind};
 use crate::wire::v1::live_server::Live;
 use crate::wire::{fault, v1};
 
-/// What a message that says nothing is answered.
-const NO_UP: &str = "the message is no Up with attach, frame or probe";
-
 type Downs = Pin<Box<dyn Stream<Item = Result<v1::Down, Status>> + Send>>;
 
 /// The live service.
@@ -129,8 +126,7 @@ impl Live for LiveService {
 /// What came up, in the words of `app`.
 fn heard(up: Result<v1::Up, Status>) -> Heard {
     match up {
-        Ok(v1::Up { message: Some(message) }) => Heard::Message(message),
-        Ok(v1::Up { message: None }) => Heard::Unreadable(Fault::new(Kind::Malformed, NO_UP)),
+        Ok(up) => Heard::of(up),
         Err(status) => Heard::BrokeOff(transport_fault(&status)),
     }
 }

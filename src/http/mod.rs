@@ -186,8 +186,8 @@ pub fn router(app: App, streams: Streams, asked: Asked) -> Router {
     let router = routes
         .fallback(no_such_call)
         .method_not_allowed_fallback(no_such_call)
-        .layer(Extension(Arc::new(streams)))
-        .layer(middleware::from_fn_with_state(Arc::new(gate), told));
+        .layer(middleware::from_fn_with_state(Arc::new(gate), told))
+        .layer(Extension(Arc::new(streams)));
     let router = match cors {
         Some(cors) => router.layer(cors),
         None => router,
@@ -199,6 +199,7 @@ pub fn router(app: App, streams: Streams, asked: Asked) -> Router {
 async fn told(
     State(gate): State<Arc<Gate>>,
     Extension(id): Extension<RequestId>,
+    Extension(streams): Extension<Arc<Streams>>,
     mut request: Request,
     next: Next,
 ) -> Response {
@@ -213,8 +214,8 @@ async fn told(
         }
         Err(fault) => return refused(&fault),
     }
-    if !is_text(request.uri().path()) {
-        return refused(&Fault::new(Kind::NotFound, "the path is not UTF-8, so that it names nothing here"));
+    if let Err(fault) = may_pass(&request, &streams.origins) {
+        return refused(&fault);
     }
     // A panic of ours is a fault that is told, not a connection that breaks off.
     let ran = AssertUnwindSafe(next.run(request)).catch_unwind().await;
@@ -223,6 +224,14 @@ async fn told(
         Some(Problem(fault)) => refused(&fault),
         None => response,
     }
+}
+
+/// What is asked of every request before it comes to its handler. Errors: `not_found`, `forbidden`.
+fn may_pass(request: &Request, origins: &Origins) -> Result<(), Fault> {
+    if !is_text(request.uri().path()) {
+        return Err(Fault::new(Kind::NotFound, "the path is not UTF-8, so that it names nothing here"));
+    }
+    origins.check(request.headers())
 }
 
 /// Whether a path is UTF-8 once its `%XX` are bytes.

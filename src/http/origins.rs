@@ -43,7 +43,9 @@ impl Origins {
         Some(cors)
     }
 
-    /// A browser opens a WebSocket without asking first: whether the page that does may. Errors: `forbidden`.
+    /// Whether the page that a request comes from may use the API. A browser asks first only where a page wants more
+    /// than a form could send, and never for a WebSocket; so it is judged here, whatever was asked.
+    /// Errors: `forbidden`.
     pub fn check(&self, headers: &HeaderMap) -> Result<(), Fault> {
         let Some(origin) = headers.get(header::ORIGIN) else { return Ok(()) };
         if self.any || self.these.contains(origin) {
@@ -75,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_opens_a_websocket_only_if_it_is_ours_or_named() {
+    fn a_page_is_heard_only_if_it_is_ours_or_named() {
         assert!(may(&[], None), "a rig is no page");
         assert!(may(&[], Some("http://127.0.0.1:8080")));
         assert!(!may(&[], Some("https://lab.example")));

@@ -48,7 +48,7 @@ pub struct Parameter {
     pub name: &'static str,
     /// What it means.
     pub says: &'static str,
-    /// `string`, `integer` or `boolean`.
+    /// `string`, `integer`, `number` or `boolean`.
     pub kind: &'static str,
 }
 
@@ -78,6 +78,10 @@ impl Scalar for u64 {
 
 impl Scalar for i64 {
     const KIND: &'static str = "integer";
+}
+
+impl Scalar for f64 {
+    const KIND: &'static str = "number";
 }
 
 impl Scalar for bool {

@@ -18,7 +18,7 @@ use super::message::{Problem, Query};
 use super::route::query;
 use crate::app::App;
 use crate::domain::caller::Caller;
-use crate::error::{Fault, clip};
+use crate::error::Fault;
 use crate::wire::told::Told;
 use crate::wire::v1;
 
@@ -30,22 +30,16 @@ query! {
     LiveQuery {
         /// Names of outputs, comma-separated; all by default.
         outputs: String,
-        /// Most messages a second, a number; by default every message comes.
-        max_hz: String,
+        /// Most messages a second, over 0; by default every message comes.
+        max_hz: f64,
     }
 }
 
 impl LiveQuery {
-    fn ask(self, session: String) -> Result<v1::SubscribeRequest, Fault> {
-        let (outputs, max_hz) = (self.outputs.unwrap_or_default(), self.max_hz.unwrap_or_default());
+    fn ask(self, session: String) -> v1::SubscribeRequest {
+        let outputs = self.outputs.unwrap_or_default();
         let names = outputs.split(',').map(str::trim).filter(|name| !name.is_empty());
-        let max_hz = match max_hz.as_str() {
-            "" => None,
-            text => Some(text.parse().map_err(|_| {
-                Fault::mismatch("max_hz", "a finite number over 0", format!("`{}`", clip(text)))
-            })?),
-        };
-        Ok(v1::SubscribeRequest { session, outputs: names.map(Into::into).collect(), max_hz })
+        v1::SubscribeRequest { session, outputs: names.map(Into::into).collect(), max_hz: self.max_hz }
     }
 }
 
@@ -56,7 +50,7 @@ pub async fn live(
     who: Caller,
     query: Query<LiveQuery>,
 ) -> Result<Response, Problem> {
-    let told = app.live.subscribe(&who, &query.0.ask(session)?)?;
+    let told = app.live.subscribe(&who, &query.0.ask(session))?;
     let told = until_revoked(told, app.revoked(&who));
     let mut response = Response::new(Body::from_stream(events(told, streams.ping).map(Ok::<_, Infallible>)));
     let headers = response.headers_mut();

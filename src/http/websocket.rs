@@ -70,7 +70,6 @@ pub async fn stream(
     // A session that is not there is told to whoever asks, also without an upgrade.
     app.live.get(&who, &session)?;
     let key = handshake(request.headers())?;
-    streams.origins.check(request.headers())?;
     let form = Form::asked(request.headers());
     let StreamQuery { writer, signal } = query.0;
     let attach = v1::Attach { session, writer: writer.unwrap_or_default(), signal };
@@ -184,19 +183,13 @@ impl Stream for Ups {
             match message {
                 Message::Close(_) => return Poll::Ready(None),
                 Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => {}
-                message => return Poll::Ready(Some(heard(self.form.read(message)))),
+                message => {
+                    return Poll::Ready(Some(
+                        self.form.read(message).map_or_else(Heard::Unreadable, Heard::of),
+                    ));
+                }
             }
         }
-    }
-}
-
-fn heard(up: Result<v1::Up, Fault>) -> Heard {
-    match up {
-        Ok(v1::Up { message: Some(message) }) => Heard::Message(message),
-        Ok(v1::Up { message: None }) => {
-            Heard::Unreadable(Fault::new(Kind::Malformed, "the message is no Up with attach, frame or probe"))
-        }
-        Err(why) => Heard::Unreadable(why),
     }
 }
 

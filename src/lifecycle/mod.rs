@@ -5,6 +5,7 @@
 //! Must not know: what the tasks do (`server` starts them).
 
 mod observe; // what rooms below tell, into the metrics
+pub mod process; // what holds for the whole process
 pub mod server; // the whole server, from its configuration to its end
 
 use std::io::{self, Write as _};

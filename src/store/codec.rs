@@ -1,7 +1,7 @@
 //! A journal row's bytes.
 //!
 //! ```text
-//! row    = version u8 (1) · first_at u64 · record* · crc32 u32 (of all before)
+//! row    = version u8 (2) · first_at u64 · record* · crc32 u32 (of all before)
 //! record = kind u8 · length u32 · payload (length bytes)
 //! ```
 //! Little-endian. `first_at` numbers the row's first `Frame` or `Act` in its run's order; each further one counts
@@ -18,7 +18,7 @@ use crate::domain::tensor::Dtype;
 use crate::signal::act::Act;
 use crate::signal::clock::Relation;
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 /// Version and `first_at` before the records, checksum after them.
 const FRAME_BYTES: usize = 1 + 8 + 4;
 

@@ -3,7 +3,7 @@
 use reqwest::Method;
 
 use crate::support::websocket::{path, refused};
-use crate::support::{Answer, Latentd, Setup, linear};
+use crate::support::{Answer, Latentd, Setup, counts, linear};
 
 const PAGE: &str = "https://lab.example";
 
@@ -52,6 +52,12 @@ async fn a_page_of_a_named_origin_may_ask_and_read_also_faults_and_events() {
         let answer = asked(&server, method, "/v1/models", &headers).await;
         assert_eq!(answer.header("access-control-allow-origin"), "");
     }
+    // What a form could send is not asked for first either.
+    for path in ["/v1/models/linear/unload", "/v1/sessions"] {
+        let answer = asked(&server, Method::POST, path, &[("origin", other)]).await;
+        answer.refused().is(403, "forbidden", &[other]);
+    }
+    rig.send(counts(0, 0, &[[1.0, 2.0]])).await;
     // A WebSocket is not asked for first, so that the server itself says no.
     let stream = path(rig.session(), "");
     refused(&server, &stream, &[("origin", other)]).await.refused().is(403, "forbidden", &[other]);
