@@ -343,8 +343,6 @@ def main():
     parser.add_argument("--program", type=Path, help="a latentd that stands for the one built in the image")
     parser.add_argument("--built", type=Path, help=argparse.SUPPRESS)
     asked = parser.parse_args()
-    if os.geteuid() != 0:
-        sys.exit("rehearse.py needs root: it mounts, changes its root and its user, in namespaces of its own.")
     try:
         if asked.built:
             root, volume = asked.built / asked.target, asked.built / "volume"
@@ -353,12 +351,15 @@ def main():
             use(root, stages((ROOT / "Dockerfile").read_text())[asked.target], volume)
             return
         expect(asked.program, "--program is missing")
+        namespaces = ["unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "--"]
+        allowed = os.geteuid() == 0 and subprocess.run([*namespaces, "true"], capture_output=True).returncode == 0
+        expect(allowed, "it needs root that may make namespaces: in them it mounts, and changes its root and its user")
         with tempfile.TemporaryDirectory(prefix="latentd-image-") as folder:
             os.chmod(folder, 0o755)
             build(asked.target, asked.program.resolve(), Path(folder))
             # What is mounted there ends with these namespaces.
-            own = ["unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "--", sys.executable, __file__]
-            done = subprocess.run([*own, "--target", asked.target, "--built", folder])
+            again = [sys.executable, __file__, "--target", asked.target, "--built", folder]
+            done = subprocess.run([*namespaces, *again])
         sys.exit(done.returncode)
     except Failure as failure:
         sys.exit(f"rehearse.py: {failure}")

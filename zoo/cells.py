@@ -14,7 +14,7 @@ from pathlib import Path
 import graph
 import numpy as np
 import torch
-from modules import CortexEncoder
+from modules import Encoder
 from torch.nn import functional
 
 ROUNDS, STEPS = 20, 500
@@ -22,7 +22,7 @@ INPUTS, OUTPUTS = ["x", "h0"], ["z", "rates", "hn"]
 
 
 class WrittenOut(torch.nn.Module):
-    """The same step as CortexEncoder's, without a GRU node."""
+    """The same step as Encoder's, without a GRU node."""
 
     def __init__(self, encoder):
         super().__init__()
@@ -69,7 +69,7 @@ def main():
     """Print the median step of each form at batch 1 and 64."""
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    encoder = CortexEncoder().eval()
+    encoder = Encoder().eval()
     forms = {
         "GRU node, tracing exporter": (traced, encoder),
         "GRU node, newer exporter": (newer, encoder),

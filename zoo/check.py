@@ -2,9 +2,10 @@
 """Hold the committed models to what is committed beside them; ends with 1 on a difference.
 
 For every `models/<model>/<version>`: the size, the batch axes, the manifest's names,
-the example replayed bin by bin, batch 7 against batch 1, the recordings in
-`[provenance]` by digest; then the reference vectors from raw counts. What needs the
-receptor's recordings is left out, in a printed line, where they are missing.
+the example replayed bin by bin, batch 7 against batch 1, the step against the same
+model over a whole trial (`zoo/trials/`), the recordings in `[provenance]` by digest;
+then the reference vectors from raw counts. What needs third parties' recordings is
+left out, in a printed line, where they are missing.
 """
 
 import sys
@@ -15,11 +16,14 @@ import cortex
 import data
 import graph
 import numpy as np
+import real
 import recording
 from safetensors.numpy import load_file
 
 SIZE_LIMIT = 2 * 10**6
 REL, ABS = 1e-5, 1e-5
+TRIAL_BINS, TRIAL_ROWS = 200, 3
+THIRD_PARTIES = ("hc_linear_track", "m1_reach_pcs", "eeg_attention_events")
 
 
 def batch_sizes(session):
@@ -60,16 +64,38 @@ def check_version(folder, manifest):
     if any(shape.count("batch") != 1 for shape in shapes.values()):
         yield f"not every tensor has one axis `batch`: {shapes}"
     named = {part["tensor"] for kind in ("input", "output") for part in manifest[kind]}
-    named |= {state[end] for state in manifest["state"] for end in ("input", "output")}
+    named |= {state[end] for state in manifest.get("state", []) for end in ("input", "output")}
     if named != set(shapes):
         yield f"the manifest names {sorted(named)}, the graph has {sorted(shapes)}"
     yield from check_batch(session)
     example = load_file(folder / manifest["example"]["file"])
     (streamed,) = (name for name in example if name.startswith("in."))
-    got = graph.play(path, example[streamed])
+    window = manifest["mode"] == "window"
+    got = windows(session, streamed[3:], example[streamed]) if window else graph.play(path, example[streamed])
     for name, expected in example.items():
         if name.startswith("out.") and difference(got[name[4:]], expected) > 0:
             yield f"{name} of the example differs"
+
+
+def windows(session, streamed, x):
+    """Answers {output: [T, ...]} to whole windows x [T, bins, C], each alone."""
+    names = [output.name for output in session.get_outputs()]
+    rows = [session.run(names, {streamed: row[None]}) for row in x]
+    return {name: np.concatenate(values) for name, values in zip(names, zip(*rows, strict=True), strict=True)}
+
+
+def check_trial(model):
+    """Whether the step, bin after bin, gives what the same model gives over a whole trial at once."""
+    step = graph.path(model)
+    (channels,) = (i.shape[-1] for i in graph.runtime(step).get_inputs() if i.name != "h0")
+    x = np.random.default_rng(0).poisson(0.3, (TRIAL_BINS, TRIAL_ROWS, channels)).astype(np.float32)
+    whole = graph.trial(graph.trial_path(model), x)
+    whole.pop("hn", None)
+    for row in range(TRIAL_ROWS):
+        for name, rows in graph.play(step, x[:, row]).items():
+            excess = difference(rows, whole[name][:, row])
+            if excess > 0:
+                yield f"{name}: the step differs from the whole trial, by {excess:.1e} more than is allowed"
 
 
 def known_digests():
@@ -81,7 +107,7 @@ def known_digests():
             digests.add(recording.digest(folder))
     if data.receptor_folder():
         digests.add(recording.digest(data.receptor_folder()))
-    return digests
+    return digests | {recording.digest(real.folder(name)) for name in THIRD_PARTIES if real.folder(name)}
 
 
 def check_references():
@@ -114,14 +140,19 @@ def main():
     """Print each fault and the count of what held."""
     if not data.receptor_folder():
         print("not checked: the receptor's recordings are missing (python3 setup/receptor.py)")
+    missing = [name for name in THIRD_PARTIES if not real.folder(name)]
+    if missing:
+        print(f"not checked: the recordings {', '.join(missing)} are missing (LATENTD_RECORDINGS says where)")
     digests = known_digests()
     reports = [("zoo/reference", check_references()), ("zoo/recordings", check_held_out())]
     for path in sorted(graph.MODELS.glob("*/model.toml")):
         manifest = tomllib.loads(path.read_text())
         learnt = {part["recording"] for part in manifest["provenance"]["trained_on"]}
-        real = "real" in manifest["tags"] and not data.receptor_folder()
-        strange = [] if real else [f"unknown recording {d}" for d in sorted(learnt - digests)]
+        unseen = "real" in manifest["tags"] and (missing or not data.receptor_folder())
+        strange = [] if unseen else [f"unknown recording {d}" for d in sorted(learnt - digests)]
         reports.append((path, strange))
+        if manifest["mode"] == "step":
+            reports.append((f"{path.parent.name}, step = trial", check_trial(path.parent.name)))
         for folder in sorted(path.parent.glob("[0-9]*")):
             reports.append((folder, check_version(folder, manifest)))
     failed = 0

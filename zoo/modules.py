@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 
-class CortexEncoder(nn.Module):
+class Encoder(nn.Module):
     """Counts of a bin to latents and expected counts, past only.
 
     A GRU reads the preprocessed counts; a linear map takes its state to `latents`
@@ -31,8 +31,12 @@ class CortexEncoder(nn.Module):
     def forward(self, x, h0):
         """x [B, units], h0 [1, B, hidden] to latents, rates (counts per bin) and state."""
         y, hn = self.gru(x.unsqueeze(0), h0)
-        z = self.latent(y.squeeze(0))
-        return z, torch.exp(self.log_rate(z)), hn
+        return *self.answers(y.squeeze(0)), hn
+
+    def answers(self, y):
+        """What is answered, of the GRU's output [..., hidden]: latents and rates."""
+        z = self.latent(y)
+        return z, torch.exp(self.log_rate(z))
 
 
 class Readout(nn.Module):
@@ -55,4 +59,8 @@ class Readout(nn.Module):
     def forward(self, x, h0):
         """x [B, inputs] and the state to values [B, outputs] and the new state."""
         y, hn = self.gru(x.unsqueeze(0), h0 if self.layered else h0.unsqueeze(0))
-        return self.value(y.squeeze(0)), hn if self.layered else hn.squeeze(0)
+        return *self.answers(y.squeeze(0)), hn if self.layered else hn.squeeze(0)
+
+    def answers(self, y):
+        """What is answered, of the GRU's output [..., hidden]: the values."""
+        return (self.value(y),)

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The scores of the README: `score.py cortex`, `score.py receptor`, `score.py delays`.
+"""The scores of the README: `score.py cortex`, `receptor`, `delays`, `rat`, `monkey`, `eeg`.
 
 They are those of the exported graphs on ONNX Runtime, stepped bin by bin from state
 zeros as the server does it; PyTorch is not needed. R2 is 1 - SSres / SStot about
@@ -12,23 +12,10 @@ import sys
 import cortex
 import data
 import graph
+import held_out
 import numpy as np
 import recording
-
-
-def r2(truth, guess):
-    """Coefficient of determination of each column of [T, d]."""
-    residual = ((truth - guess) ** 2).sum(0)
-    return 1 - residual / ((truth - truth.mean(0)) ** 2).sum(0)
-
-
-def ridge(x, y, alpha):
-    """Weights [C, d] and intercept [d] of a ridge regression of y [T, d] on x [T, C]."""
-    mean_x, mean_y = x.mean(0), y.mean(0)
-    centred = x - mean_x
-    gram = centred.T @ centred + alpha * np.eye(x.shape[1])
-    weights = np.linalg.solve(gram, centred.T @ (y - mean_y))
-    return weights, mean_y - mean_x @ weights
+from metrics import r2, ridge
 
 
 def bits_per_spike(rates, counts):
@@ -177,7 +164,7 @@ def score_delays():
 
 
 if __name__ == "__main__":
-    scores = {"cortex": score_cortex, "receptor": score_receptor, "delays": score_delays}
+    scores = {"cortex": score_cortex, "receptor": score_receptor, "delays": score_delays} | held_out.SCORES
     if len(sys.argv) != 2 or sys.argv[1] not in scores:
         raise SystemExit(f"Usage: score.py {'|'.join(scores)}")
     scores[sys.argv[1]]()

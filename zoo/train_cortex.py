@@ -11,7 +11,7 @@ import export
 import numpy as np
 import recording
 import torch
-from modules import CortexEncoder, Readout
+from modules import Encoder, Readout
 from torch.nn import functional
 
 CROP = 200
@@ -43,7 +43,7 @@ def train_encoder(counts, watched, steps=800):
     that a unit's rate is never learnt from its own spike in the same bin.
     """
     rng = np.random.default_rng(1)
-    module = CortexEncoder()
+    module = Encoder()
     with torch.no_grad():
         module.log_rate.bias.copy_(torch.from_numpy(counts.mean((0, 1))).log())
     optimizer = torch.optim.Adam(module.parameters(), weight_decay=1e-6)

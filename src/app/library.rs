@@ -241,7 +241,7 @@ fn info(record: &RunRecord) -> Result<v1::RunInfo, Fault> {
         session: head.session.to_string(),
         rig: head.rig.clone(),
         pipeline: head.pipeline.to_string(),
-        segments: vec![v1::Segment { from_bin: first_bin, pinned: pinned.clone() }],
+        segments: segments(record, v1::Segment { from_bin: first_bin, pinned: pinned.clone() })?,
         pinned,
         resolved: Some(wire::json::read(head.resolved.as_bytes())?),
         state: record.state.word().into(),
@@ -257,6 +257,17 @@ fn info(record: &RunRecord) -> Result<v1::RunInfo, Fault> {
             .map(|since| wire::json::read(since.body.as_bytes()))
             .collect::<Result<_, _>>()?,
     })
+}
+
+/// The stretches of a run under one set of versions; one that another begins with has none of its own.
+fn segments(record: &RunRecord, first: v1::Segment) -> Result<Vec<v1::Segment>, Fault> {
+    let mut segments = vec![first];
+    for since in &record.segments {
+        let told: v1::Segment = wire::json::read(since.body.as_bytes())?;
+        segments.pop_if(|last| last.from_bin >= since.from_bin);
+        segments.push(v1::Segment { from_bin: since.from_bin, ..told });
+    }
+    Ok(segments)
 }
 
 fn values(

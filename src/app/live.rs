@@ -22,6 +22,7 @@ use crate::error::{Fault, Kind, clip, there_is};
 use crate::pipeline::journey::Journey;
 use crate::pipeline::plan::Plan;
 use crate::recorder::Recorder;
+use crate::session::switching::{pinned, state_of};
 use crate::session::{Attachment, Made, Session, Sink, Table, Writer};
 use crate::signal::aligner::Aligner;
 use crate::store::run::{Pinned, RunHead};
@@ -131,7 +132,7 @@ impl Live {
             endpoint: self.limits.endpoint.clone(),
             window: self.limits.window as u32,
             outputs: outputs.iter().map(output_message).collect(),
-            pinned: plan.stages.iter().map(pinned_message).collect(),
+            pinned: pinned(&plan),
             resolved: Some(resolved(&ask, &open, names, pins)),
             warnings,
         };
@@ -304,6 +305,27 @@ impl Live {
         Ok(v1::ResetReply { at_bin })
     }
 
+    /// Lets another version take over in a stage between two bins.
+    /// Errors: `not_found` (session, stage, version), `invalid` (it does not fit, its fault), `conflict` (a past bin),
+    /// `overloaded`, `unavailable`, `unsupported` (warm).
+    pub fn switch(
+        &self,
+        who: &Caller,
+        session: &str,
+        ask: &v1::SwitchRequest,
+    ) -> Result<v1::SwitchReply, Fault> {
+        let session = self.table.get(session)?;
+        let state = state_of(&ask.state)?;
+        let at_bin = session.switch(ask.at_bin, Stamp::now(), |running| {
+            self.models.successor(running, &ask.stage, ask.version, state)
+        })?;
+        tracing::info!(
+            session.id = %session.id, request.id = %who.request_id, pipeline.stage = ask.stage,
+            model.version = ask.version, bin = at_bin, "a version takes over"
+        );
+        Ok(v1::SwitchReply { at_bin })
+    }
+
     /// Closes a session after every frame that came was answered. Errors: `not_found`.
     pub async fn close(&self, who: &Caller, session: &str) -> Result<v1::CloseReply, Fault> {
         let session = self.table.get(session)?;
@@ -344,13 +366,19 @@ impl Live {
         self.recorder.moving_fault()
     }
 
-    /// Looks over the sessions for ever: which are detached, which have been silent for too long and are closed.
+    /// Looks over the sessions for ever: which are detached, which have been silent for too long and are closed, which
+    /// versions they have left behind.
     pub async fn sweep(&self) {
         let mut every = tokio::time::interval(SWEEP);
         loop {
             every.tick().await;
             let now = Instant::now();
             for session in self.table.all() {
+                let outgone = session.outgone();
+                if !outgone.is_empty() {
+                    // Not here: the last of a large model takes its time to go.
+                    self.tasks.spawn_blocking(move || drop(outgone));
+                }
                 session.note_detached(now, self.limits.dead_after);
                 if session.is_idle_too_long(now) && self.table.remove(session.id).is_some() {
                     tracing::info!(session.id = %session.id, "session closed: silent for longer than its idle_timeout_s");
@@ -526,14 +554,5 @@ fn keeps_data(kind: SignalType, role: SignalRole, open: &Open) -> bool {
         (SignalRole::Target, _) | (_, SignalType::Markers) => true,
         (_, SignalType::Continuous | SignalType::Frames) => record.broadband,
         _ => record.inputs,
-    }
-}
-
-fn pinned_message(stage: &crate::pipeline::plan::Stage) -> v1::Pinned {
-    v1::Pinned {
-        stage: stage.name.to_string(),
-        model: stage.version.model.to_string(),
-        version: stage.version.version.0,
-        digest: stage.version.digest.to_string(),
     }
 }

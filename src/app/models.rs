@@ -9,14 +9,16 @@ use parking_lot::Mutex;
 use crate::batch::{Place, Pool, Refused};
 use crate::domain::caller::Caller;
 use crate::domain::ids::{ModelName, Version};
-use crate::domain::settings::Policies;
+use crate::domain::settings::{Policies, SwitchState};
 use crate::engine::Engine;
 use crate::error::{Fault, Kind, clip, there_is};
 use crate::metrics::{Metrics, ModelState};
 use crate::pipeline::plan::{Plan, Stage};
+use crate::pipeline::successor::Successor;
 use crate::registry::shelf::{ModelRow, PipelineRow, VersionRow, VersionState};
 use crate::registry::{ReadyVersion, Registry};
 use crate::session::Meter;
+use crate::session::switching::Running;
 use crate::wire::v1;
 
 /// Models and pipelines.
@@ -143,17 +145,33 @@ impl Models {
 
     /// Places in the lanes of a plan for a session of such bins. Errors: `overloaded`, `unavailable`.
     pub fn admit(&self, plan: &Plan, width: Duration) -> Result<Vec<Place>, Fault> {
-        let rows_per_s = 1.0 / width.as_secs_f64();
-        let rows_of = |stage: &Stage| rows_per_s / f64::from(stage.every_bins);
         let asked: Vec<_> =
-            plan.stages.iter().map(|stage| (Arc::clone(&stage.lane), rows_of(stage))).collect();
-        self.pool.admit(&asked).map_err(|refused| match refused {
-            Refused::Overload(_) => {
-                let detail = format!("{refused}, over load_limit; close sessions, or try later");
-                Fault::new(Kind::Overloaded, detail).retry_after(1000.0)
-            }
-            Refused::Closed => Fault::new(Kind::Unavailable, refused.to_string()),
-        })
+            plan.stages.iter().map(|stage| (Arc::clone(&stage.lane), rows_per_s(stage, width))).collect();
+        self.pool.admit(&asked).map_err(no_place)
+    }
+
+    /// A version that is to take over in a stage of a running session, and a place in its lane.
+    /// Errors: `not_found` (stage, version), `invalid` (it does not fit, its fault), `overloaded`, `unavailable`.
+    pub fn successor(
+        &self,
+        running: &Running,
+        stage: &str,
+        number: u32,
+        state: SwitchState,
+    ) -> Result<(Successor, Place), Fault> {
+        let stages = &running.plan.stages;
+        let at = stages.iter().position(|known| known.name.as_str() == stage).ok_or_else(|| {
+            Fault::not_found("stage", stage, stages.iter().map(|known| known.name.as_str()))
+        })?;
+        if number == 0 {
+            return Err(Fault::mismatch("version", "a version's number, from 1", "none"));
+        }
+        let version = self.registry.version(stages[at].version.model.as_str(), Some(Version(number)))?;
+        let next = Successor::new(&running.plan, at, version, state, &running.statics)?;
+        let stage = &next.plan.stages[at];
+        let asked = (Arc::clone(&stage.lane), rows_per_s(stage, running.width));
+        let place = self.pool.exchange(asked, &running.places[at]).map_err(no_place)?;
+        Ok((next, place))
     }
 
     /// What a session on this plan tells the metrics.
@@ -205,6 +223,21 @@ impl Models {
     }
 }
 
+/// Rows that a session with such bins brings to a stage.
+fn rows_per_s(stage: &Stage, width: Duration) -> f64 {
+    1.0 / width.as_secs_f64() / f64::from(stage.every_bins)
+}
+
+fn no_place(refused: Refused) -> Fault {
+    match refused {
+        Refused::Overload(_) => {
+            let detail = format!("{refused}, over load_limit; close sessions, or try later");
+            Fault::new(Kind::Overloaded, detail).retry_after(1000.0)
+        }
+        Refused::Closed => Fault::new(Kind::Unavailable, refused.to_string()),
+    }
+}
+
 fn metric_state(state: VersionState) -> ModelState {
     match state {
         VersionState::Candidate => ModelState::Candidate,
@@ -216,13 +249,12 @@ fn metric_state(state: VersionState) -> ModelState {
 }
 
 fn model(row: &ModelRow) -> v1::ModelInfo {
-    let shown = row.versions.iter().rev().find_map(|entry| entry.ready.as_ref());
     v1::ModelInfo {
         name: row.name.to_string(),
         kind: row.kind.word().into(),
         mode: row.mode.word().into(),
-        description: shown.map(|ready| ready.manifest.description.clone()).unwrap_or_default(),
-        tags: shown.map(|ready| ready.manifest.tags.clone()).unwrap_or_default(),
+        description: row.description.clone(),
+        tags: row.tags.clone(),
         versions: row.versions.iter().map(version).collect(),
     }
 }

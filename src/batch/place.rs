@@ -37,6 +37,15 @@ impl Place {
 }
 
 impl Place {
+    /// Does `work` while this place counts for nothing in the load.
+    pub(super) fn set_aside<T>(&self, work: impl FnOnce() -> T) -> T {
+        let Of::Lane { lane, rows_per_s } = &self.of else { return work() };
+        lane.demand.lock().remove(*rows_per_s);
+        let done = work();
+        lane.demand.lock().add(*rows_per_s);
+        done
+    }
+
     /// Whether it is one of the places for rows without a session.
     pub(super) fn is_of_a_guest(&self) -> bool {
         matches!(self.of, Of::Guest(_))

@@ -211,6 +211,21 @@ impl Pool {
         if load.busy > load.limit { Err(Refused::Overload(load)) } else { Ok(places) }
     }
 
+    /// A place for a session that goes on another lane instead of the one where it has `leaves`, which it keeps until it
+    /// has gone: the load is judged as if it had. Refused as `admit` does, unless the load gets no larger.
+    pub fn exchange(&self, asked: (Arc<Lane>, f64), leaves: &Place) -> Result<Place, Refused> {
+        let (lane, rows_per_s) = asked;
+        let _one_at_a_time = self.core.admission.lock();
+        if !lane.is_open() {
+            return Err(Refused::Closed);
+        }
+        let before = self.load();
+        let (place, load) = leaves.set_aside(|| (Place::on_lane(lane, rows_per_s), self.load()));
+        // The sum's order is another; that is no larger load.
+        let most = load.limit.max(before.busy) * (1.0 + 1e-9);
+        if load.busy > most { Err(Refused::Overload(load)) } else { Ok(place) }
+    }
+
     /// What the open sessions cost, and what they may.
     pub fn load(&self) -> Load {
         let limit = self.core.budget();

@@ -7,7 +7,7 @@ pub mod args; // the flags of each command
 pub mod bench; // beside the floors
 pub mod db; // the library's schema
 pub mod keys; // API keys
-pub mod demo; // two rigs side by side
+pub mod demo; // rigs side by side
 pub mod queries; // curl lines, and their proof
 pub mod models; // a look at a repository
 pub mod ready; // a server asked whether it is ready

@@ -87,6 +87,18 @@ word!(
     }
 );
 
+word!(
+    /// What a stage's version begins with that takes over from another.
+    SwitchState {
+        /// The other's carried tensors and window.
+        Keep = "keep",
+        /// Its own initial state, an empty window.
+        Reset = "reset",
+        /// What it makes itself of the last bins.
+        Warm = "warm",
+    }
+);
+
 /// The policies of a session that decide what becomes of its data.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Policies {

@@ -69,6 +69,16 @@ pub async fn reset(
     Ok(answer(StatusCode::OK, ask.form, &reply))
 }
 
+pub async fn switch(
+    State(app): State<App>,
+    Path(session): Path<String>,
+    who: Caller,
+    ask: Ask<v1::SwitchRequest>,
+) -> Result<Response, Problem> {
+    let reply = app.live.switch(&who, &session, &ask.message)?;
+    Ok(answer(StatusCode::OK, ask.form, &reply))
+}
+
 pub async fn clock(
     State(app): State<App>,
     Path(session): Path<String>,

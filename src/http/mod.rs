@@ -73,7 +73,8 @@ fn routes(metrics: Need) -> Vec<Route> {
     use v1::{
         CloseReply, EventsReply, Frame, InferReply, InferRequest, LoadRequest, ModelInfo, ModelVersion,
         ModelsReply, OpenReply, OpenRequest, Output, OutputsReply, PipelinesReply, ProbeReply, ProbeRequest,
-        ReadyReply, ResetReply, ResetRequest, RunInfo, RunsReply, SessionInfo, SessionsReply,
+        ReadyReply, ResetReply, ResetRequest, RunInfo, RunsReply, SessionInfo, SessionsReply, SwitchReply,
+        SwitchRequest,
     };
     const READ: Need = Need::Scope(Scope::Read);
     const STREAM: Need = Need::Scope(Scope::Stream);
@@ -127,6 +128,7 @@ fn routes(metrics: Need) -> Vec<Route> {
         )
         .reads::<frame::FrameQuery>()
         .takes::<Frame>()
+        .takes_also(&[message::ARROW])
         .answers::<Output>(200),
         Route::get(
             STREAM,
@@ -152,7 +154,14 @@ fn routes(metrics: Need) -> Vec<Route> {
         .answers::<ProbeReply>(200),
         later("/v1/sessions/{session}/snapshot", "snapshot: keeping a session's whole state"),
         later("/v1/sessions/{session}/fork", "fork: a second session from a session's state"),
-        later("/v1/sessions/{session}/switch", "switch: another version between two bins"),
+        Route::post(
+            STREAM,
+            "/v1/sessions/{session}/switch",
+            "Another version between two bins",
+            live::switch,
+        )
+        .takes::<SwitchRequest>()
+        .answers::<SwitchReply>(200),
         later("/v1/sessions/{session}/annotations", "annotations: labels of a session's bins"),
         later(
             "/v1/sessions/{session}/targets",

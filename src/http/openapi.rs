@@ -94,6 +94,8 @@ fn operation(route: &Route) -> Value {
             .into_iter()
             .map(|(media, schema)| (media.to_owned(), json!({ "schema": schema })))
             .collect();
+        let other = route.takes_bytes.iter().map(|media| ((*media).to_owned(), json!({})));
+        let content: Map<String, Value> = content.into_iter().chain(other).collect();
         operation["requestBody"] = json!({ "content": content });
     }
     operation

@@ -25,6 +25,8 @@ pub struct Route {
     pub query: &'static [Parameter],
     /// The message that it takes.
     pub takes: Option<&'static str>,
+    /// Media types of bytes that it takes instead.
+    pub takes_bytes: &'static [&'static str],
     /// What it answers when all is well, by status.
     pub answers: Vec<(u16, Content)>,
     /// What is done.
@@ -129,6 +131,7 @@ impl Route {
             need,
             query: &[],
             takes: None,
+            takes_bytes: &[],
             answers: Vec::new(),
             call: on(filter, handler),
         }
@@ -170,6 +173,11 @@ impl Route {
     /// It takes this message.
     pub fn takes<T>(self) -> Self {
         Self { takes: Some(schema::name_of::<T>()), ..self }
+    }
+
+    /// It takes bytes of these media types, too.
+    pub fn takes_also(self, takes_bytes: &'static [&'static str]) -> Self {
+        Self { takes_bytes, ..self }
     }
 
     /// It answers this message with this status.

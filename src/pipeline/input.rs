@@ -2,6 +2,7 @@
 
 use std::num::NonZeroU64;
 
+use super::successor::same;
 use crate::domain::ids::SignalName;
 use crate::domain::signal::{Channel, ClockBy, SignalRole, SignalSpec, SignalType};
 use crate::domain::time::{Rate, ns_from_ms};
@@ -87,6 +88,30 @@ impl PlanInput {
     /// Whether a session must feed it.
     pub fn is_required(&self) -> bool {
         self.required
+    }
+
+    /// Whether what was made for this input will do for that one. Errors: `invalid`, naming what differs.
+    pub(super) fn same_as(&self, other: &Self) -> Result<(), Fault> {
+        let what = |key: &str| format!("input `{}`: {key}", self.name);
+        same(&what("signal"), &self.signal, &other.signal)?;
+        same(&what("type"), &self.kind, &other.kind)?;
+        same(&what("bin width (ns)"), &self.width_ns, &other.width_ns)?;
+        if let (InputChannels::Named(old), InputChannels::Named(new)) = (&self.channels, &other.channels)
+            && let Some(at) = old.iter().zip(new).position(|(old, new)| old != new)
+        {
+            same(&what(&format!("channel {at}")), &old[at], &new[at])?;
+        }
+        same(&what("channels"), &self.channels, &other.channels)?;
+        same(&what("image"), &self.image, &other.image)?;
+        same(&what("missing_ok"), &self.missing_ok, &other.missing_ok)?;
+        same(&what("fill"), &self.fill, &other.fill)?;
+        same(&what("required"), &self.required, &other.required)?;
+        same(&what("mask_tensor"), &self.wants_mask, &other.wants_mask)?;
+        for (at, (old, new)) in self.chain.iter().zip(&other.chain).enumerate() {
+            same(&what(&format!("preprocess[{at}]")), old, new)?;
+        }
+        same(&what("preprocess"), &self.chain, &other.chain)?;
+        same(&what("rate"), &self.rate, &other.rate)
     }
 
     /// The input as the aligner needs it, for bins of this width and a signal of this kind.

@@ -10,8 +10,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::plan::{Feed, Init, Plan, Stage};
+use super::successor::{Outgone, Successor};
 use super::window::Window;
 use crate::batch::{Onward, Ran, Row, RowFault};
+use crate::domain::settings::SwitchState;
 use crate::domain::tensor::{Dtype, Tensor};
 use crate::readout::Column;
 use crate::signal::step::InputRow;
@@ -29,7 +31,7 @@ pub enum Next {
 /// The way of a session's bins through its plan.
 pub struct Journey {
     plan: Arc<Plan>,
-    statics: Vec<Tensor>,
+    statics: Arc<[Tensor]>,
     /// By stage; `None` while it is under way.
     rows: Vec<Option<Box<Row>>>,
     /// By stage: where it stands in its window, if it has one.
@@ -65,44 +67,43 @@ pub struct Times {
 impl Journey {
     /// A journey at its beginning: states at their initial values. `statics` by plan's static number.
     pub fn new(plan: Arc<Plan>, statics: Vec<Tensor>) -> Self {
-        let now = Instant::now();
-        let rows = plan
-            .stages
-            .iter()
-            .map(|stage| {
-                let inputs = stage
-                    .lane
-                    .spec()
-                    .inputs
-                    .iter()
-                    .zip(&stage.feeds)
-                    .map(|(port, feed)| match feed {
-                        Feed::Static(number) => statics[*number].clone(),
-                        _ => Tensor::zeros(port.dtype, &port.row_shape),
-                    })
-                    .collect();
-                Some(Box::new(Row::new(inputs, now)))
-            })
-            .collect();
+        let rows = plan.stages.iter().map(|stage| Some(Box::new(row_of(stage, &statics)))).collect();
         let windows = plan.stages.iter().map(|stage| stage.window.map(Window::new)).collect();
         let said = vec![Said::Nothing; plan.stages.len()];
-        let mut journey =
-            Self { plan, statics, rows, windows, said, at: 0, due: now, times: Times::default() };
-        journey.reset();
-        journey
+        let (statics, due) = (statics.into(), Instant::now());
+        Self { plan, statics, rows, windows, said, at: 0, due, times: Times::default() }
+    }
+
+    /// The plan that it travels.
+    pub fn plan(&self) -> &Arc<Plan> {
+        &self.plan
+    }
+
+    /// The static inputs, by the plan's numbers.
+    pub fn statics(&self) -> Arc<[Tensor]> {
+        Arc::clone(&self.statics)
+    }
+
+    /// Another version takes over in its stage; it was made for the plan at hand. Only between bins.
+    pub fn succeed(&mut self, by: Successor) -> Outgone {
+        let Successor { plan, stage, mut row, window, kept, state } = by;
+        if let Some(old) = &self.rows[stage] {
+            for (from, to) in kept {
+                row.inputs[to].clone_from(&old.inputs[from]);
+            }
+        }
+        if state != SwitchState::Keep {
+            self.windows[stage] = window;
+        }
+        let row = self.rows[stage].replace(row);
+        Outgone { _plan: std::mem::replace(&mut self.plan, plan), _row: row }
     }
 
     /// Every stage's state back to initial, every window empty. Only between bins.
     pub fn reset(&mut self) {
         self.break_windows();
         for (stage, row) in self.plan.stages.iter().zip(&mut self.rows) {
-            let row = row.as_mut().expect("rows are home between bins");
-            for state in &stage.states {
-                row.inputs[state.input_port].clone_from(match &state.init {
-                    Init::Tensor(tensor) => tensor,
-                    Init::Static(number) => &self.statics[*number],
-                });
-            }
+            begin_anew(stage, row.as_mut().expect("rows are home between bins"), &self.statics);
         }
     }
 
@@ -244,6 +245,28 @@ impl Journey {
     }
 }
 
+/// A stage's row at its beginning: states at their initial values, an empty window.
+pub(super) fn row_of(stage: &Stage, statics: &[Tensor]) -> Row {
+    let ports = stage.lane.spec().inputs.iter().zip(&stage.feeds);
+    let inputs = ports.map(|(port, feed)| match feed {
+        Feed::Static(number) => statics[*number].clone(),
+        _ => Tensor::zeros(port.dtype, &port.row_shape),
+    });
+    let mut row = Row::new(inputs.collect(), Instant::now());
+    begin_anew(stage, &mut row, statics);
+    row
+}
+
+/// States to their initial values.
+fn begin_anew(stage: &Stage, row: &mut Row, statics: &[Tensor]) {
+    for state in &stage.states {
+        row.inputs[state.input_port].clone_from(match &state.init {
+            Init::Tensor(tensor) => tensor,
+            Init::Static(number) => &statics[*number],
+        });
+    }
+}
+
 /// What a stage has to say where a stage that feeds it gave no outputs in this bin; `None`: it can be run.
 fn silenced(stages: &[Stage], stage: &Stage, said: &[Said]) -> Option<Said> {
     let before = || {
@@ -272,6 +295,14 @@ fn write(tensor: &mut Tensor, at: Range<usize>, values: &[f32]) {
     }
     match tensor.dtype {
         Dtype::F32 => tensor.values_mut::<f32>()[at].copy_from_slice(values),
+        _ => convert(tensor, at, values.iter().copied()),
+    }
+}
+
+/// Writes values one by one in the port's dtype.
+fn convert(tensor: &mut Tensor, at: Range<usize>, values: impl Iterator<Item = f32>) {
+    match tensor.dtype {
+        Dtype::F32 => put::<f32>(tensor, at, values, |x| x),
         Dtype::F64 => put::<f64>(tensor, at, values, f64::from),
         Dtype::F16 => put::<u16>(tensor, at, values, |x| half::f16::from_f32(x).to_bits()),
         Dtype::Bf16 => put::<u16>(tensor, at, values, |x| half::bf16::from_f32(x).to_bits()),
@@ -287,8 +318,13 @@ fn write(tensor: &mut Tensor, at: Range<usize>, values: &[f32]) {
     }
 }
 
-fn put<T: bytemuck::Pod>(tensor: &mut Tensor, at: Range<usize>, values: &[f32], convert: impl Fn(f32) -> T) {
-    tensor.values_mut::<T>()[at].iter_mut().zip(values).for_each(|(slot, &value)| *slot = convert(value));
+fn put<T: bytemuck::Pod>(
+    tensor: &mut Tensor,
+    at: Range<usize>,
+    values: impl Iterator<Item = f32>,
+    convert: impl Fn(f32) -> T,
+) {
+    tensor.values_mut::<T>()[at].iter_mut().zip(values).for_each(|(slot, value)| *slot = convert(value));
 }
 
 fn clear(tensor: &mut Tensor, at: Range<usize>) {
@@ -306,10 +342,7 @@ fn write_mask(tensor: &mut Tensor, at: Range<usize>, mask: &[bool]) {
             let slots = &mut tensor.values_mut::<u8>()[at];
             slots.iter_mut().zip(mask).for_each(|(slot, &good)| *slot = u8::from(good));
         }
-        _ => {
-            let as_numbers: Vec<f32> = mask.iter().map(|&good| f32::from(u8::from(good))).collect();
-            write(tensor, at, &as_numbers);
-        }
+        _ => convert(tensor, at, mask.iter().map(|&good| f32::from(u8::from(good)))),
     }
 }
 

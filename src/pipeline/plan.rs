@@ -20,6 +20,8 @@ use crate::signal::trial::ResetOn;
 pub struct Plan {
     /// Its name.
     pub name: PipelineName,
+    /// What it was compiled from.
+    pub spec: PipelineSpec,
     /// Its stages, each after those that feed it.
     pub stages: Vec<Stage>,
     /// Its streamed inputs.
@@ -111,7 +113,7 @@ pub enum Init {
 }
 
 /// A static input of a plan.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PlanStatic {
     /// Its name.
     pub name: String,
@@ -129,6 +131,7 @@ impl Plan {
     pub fn compile(spec: &PipelineSpec, versions: Vec<Arc<ReadyVersion>>) -> Result<Self, Fault> {
         let mut plan = Plan {
             name: spec.name.clone(),
+            spec: spec.clone(),
             stages: Vec::with_capacity(versions.len()),
             inputs: Vec::new(),
             statics: Vec::new(),

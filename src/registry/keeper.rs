@@ -9,13 +9,11 @@ use parking_lot::{Mutex, RwLock};
 
 use super::file;
 use super::finding::{Finding, Findings};
-use super::manifest::{MANIFEST_LIMIT_BYTES, Mode, ModelKind};
+use super::manifest::MANIFEST_LIMIT_BYTES;
 use super::pipelines::{self, PipelineSpec};
 use super::ready::{self, ReadyVersion};
 use super::scan::{self, Listing, Look, PIPELINES};
-use super::shelf::{
-    Lookup, ModelRow, PipelineEntry, PipelineRow, Shelf, VersionEntry, VersionRow, VersionState,
-};
+use super::shelf::{Lookup, ModelRow, PipelineEntry, PipelineRow, Shelf, Told, VersionEntry, VersionState};
 use super::version::{self, VersionDir};
 use crate::batch::Pool;
 use crate::domain::ids::{ModelName, PipelineName, Version};
@@ -248,7 +246,7 @@ impl Registry {
         // The same bytes may still be in memory: serving, or held by sessions since their directory vanished.
         let held = self.on_entry(dir, |entry| {
             entry.digest = Some(bytes.digest);
-            entry.kind = Some((bytes.manifest.kind, bytes.manifest.mode));
+            entry.told = Some(Told::from(&bytes.manifest));
             entry.held().find(|held| held.digest == bytes.digest)
         });
         if let Some(held) = held {
@@ -355,32 +353,7 @@ impl Registry {
 
     /// All models with their versions.
     pub fn models(&self) -> Vec<ModelRow> {
-        let shelf = self.shelf.read();
-        shelf
-            .models
-            .iter()
-            .map(|(name, entry)| {
-                let told = entry.versions.values().rev().find_map(|version| version.kind);
-                let (kind, mode) = told.unwrap_or((ModelKind::Plain, Mode::Step));
-                ModelRow {
-                    name: name.clone(),
-                    kind,
-                    mode,
-                    fault: entry.fault.clone(),
-                    versions: entry
-                        .versions
-                        .iter()
-                        .map(|(version, entry)| VersionRow {
-                            version: *version,
-                            digest: entry.digest,
-                            state: entry.state,
-                            fault: entry.fault.clone(),
-                            ready: entry.ready.clone(),
-                        })
-                        .collect(),
-                }
-            })
-            .collect()
+        self.shelf.read().models.iter().map(|(name, entry)| entry.row(name)).collect()
     }
 
     /// Entries of the repository that are no models, and why.

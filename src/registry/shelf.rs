@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 
 use super::finding::{Finding, Findings};
-use super::manifest::{Mode, ModelKind};
+use super::manifest::{Manifest, Mode, ModelKind};
 use super::pipelines::{PipelineSpec, Source};
 use super::ready::ReadyVersion;
 use super::scan::PIPELINES;
@@ -61,6 +61,10 @@ pub struct ModelRow {
     pub kind: ModelKind,
     /// How it is run, by the same.
     pub mode: Mode,
+    /// What it is, in its author's words: by its highest version that serves, else by the same.
+    pub description: String,
+    /// Its tags, by the same.
+    pub tags: Vec<String>,
     /// What is wrong with its directory as a whole.
     pub fault: Option<String>,
     /// Its versions, lowest first.
@@ -114,16 +118,62 @@ pub(super) struct VersionEntry {
     pub(super) state: VersionState,
     pub(super) fault: Option<String>,
     pub(super) digest: Option<Digest>,
-    /// By the manifest that was read last.
-    pub(super) kind: Option<(ModelKind, Mode)>,
+    /// By the manifest that was read last; it stays when the version is taken out.
+    pub(super) told: Option<Told>,
     pub(super) ready: Option<Arc<ReadyVersion>>,
     /// Versions of this number that no longer serve, as long as sessions hold them.
     pub(super) retired: Vec<Weak<ReadyVersion>>,
 }
 
+/// What a manifest tells of its model.
+#[derive(Clone)]
+pub(super) struct Told {
+    pub(super) kind: ModelKind,
+    pub(super) mode: Mode,
+    pub(super) description: String,
+    pub(super) tags: Vec<String>,
+}
+
+impl From<&Manifest> for Told {
+    fn from(manifest: &Manifest) -> Self {
+        let Manifest { kind, mode, .. } = *manifest;
+        Self { kind, mode, description: manifest.description.clone(), tags: manifest.tags.clone() }
+    }
+}
+
+impl ModelEntry {
+    /// The model as a list shows it.
+    pub(super) fn row(&self, name: &ModelName) -> ModelRow {
+        let entries = || self.versions.iter().rev();
+        let read = entries().find_map(|(_, entry)| entry.told.as_ref());
+        let serves = entries().find_map(|(_, entry)| entry.ready.as_ref().map(|ready| &ready.manifest));
+        let told = serves.map(Told::from).or(read.cloned());
+        let (description, tags) = told.map(|told| (told.description, told.tags)).unwrap_or_default();
+        ModelRow {
+            name: name.clone(),
+            kind: read.map_or(ModelKind::Plain, |told| told.kind),
+            mode: read.map_or(Mode::Step, |told| told.mode),
+            description,
+            tags,
+            fault: self.fault.clone(),
+            versions: self.versions.iter().map(|(version, entry)| entry.row(*version)).collect(),
+        }
+    }
+}
+
 impl VersionEntry {
     pub(super) fn new(state: VersionState) -> Self {
-        Self { state, fault: None, digest: None, kind: None, ready: None, retired: Vec::new() }
+        Self { state, fault: None, digest: None, told: None, ready: None, retired: Vec::new() }
+    }
+
+    fn row(&self, version: Version) -> VersionRow {
+        VersionRow {
+            version,
+            digest: self.digest,
+            state: self.state,
+            fault: self.fault.clone(),
+            ready: self.ready.clone(),
+        }
     }
 
     /// Stops serving; sessions that hold it keep it.

@@ -149,9 +149,10 @@ impl Session {
         self.tell_uncertainty(core, parts.first().map_or(0, |part| part.first_bin), now_ns);
     }
 
-    /// Bins that closed without a frame: to the attached streams, or kept for the next answer.
+    /// Bins that closed without a frame: to the attached streams that read, or kept for the next answer.
     pub(super) fn push(&self, core: &mut Core, ticket: Option<Ticket>, parts: Vec<Part>, now_ns: i64) {
-        if core.outboxes().is_empty() {
+        self.end_overrun(core);
+        if core.outboxes().next().is_none() {
             core.held.extend(parts);
             return;
         }
@@ -173,7 +174,7 @@ impl Session {
         match due {
             Due::Answer { signal, seq, answer } => core.orders[signal].answer(seq, answer),
             Due::Push(outputs) => {
-                for outbox in core.outboxes() {
+                for (_, outbox) in core.outboxes() {
                     for output in &outputs {
                         let output = v1::Output { durable_seq: self.durable_seq(), ..output.clone() };
                         outbox.put(Outgoing::Message(v1::down::Message::Output(output)));

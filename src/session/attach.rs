@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::core::Core;
 use super::live::Session;
 use super::order::{Sink, Writer, same_token};
 use super::outbox::{Outbox, Outgoing};
@@ -9,6 +10,10 @@ use crate::domain::output::{EventKind, Notice};
 use crate::domain::time::Stamp;
 use crate::error::{Fault, Kind};
 use crate::wire::v1;
+
+/// Why a stream that does not read is ended.
+const OVERRUN: &str = "bins that closed without a frame of this stream wait for it, and it does not read them; \
+    attach again, what it did not get is in the run";
 
 /// An attached stream. Dropped, it detaches; the session goes on.
 pub struct Attachment {
@@ -50,7 +55,7 @@ impl Session {
         core.stream_count += 1;
         core.last_sign = std::time::Instant::now();
         let stream = core.stream_count;
-        let outbox = Arc::new(Outbox::new(2 * self.window));
+        let outbox = Arc::new(Outbox::new(self.window));
         for &at in &signals {
             if let Some((_, old)) = core.orders[at].attached.replace((stream, Arc::clone(&outbox))) {
                 let name = self.signals[at].name.clone();
@@ -63,6 +68,28 @@ impl Session {
             }
         }
         Ok(Attachment { session: Arc::clone(self), stream, outbox })
+    }
+
+    /// Ends the streams that do not read what is pushed to them: they are detached, and told why behind what waits.
+    pub(super) fn end_overrun(&self, core: &mut Core) {
+        let overrun = core.outboxes().filter(|(_, outbox)| outbox.is_overrun());
+        let overrun: Vec<(u64, Arc<Outbox>)> =
+            overrun.map(|(stream, outbox)| (stream, Arc::clone(outbox))).collect();
+        for (stream, outbox) in overrun {
+            outbox.put(Outgoing::End(Fault::new(Kind::Overloaded, OVERRUN)));
+            self.detach(core, stream, format!("stream {stream} was ended: {OVERRUN}"));
+        }
+    }
+
+    /// A stream writes nothing any more, if it still did.
+    fn detach(&self, core: &mut Core, stream: u64, detail: String) {
+        core.last_sign = std::time::Instant::now();
+        for at in 0..core.orders.len() {
+            if core.orders[at].attached.take_if(|(attached, _)| *attached == stream).is_some() {
+                let name = &self.signals[at].name;
+                self.tell(core, self.notice(EventKind::Detached, name, detail.clone()));
+            }
+        }
     }
 
     fn notice(&self, kind: EventKind, signal: &crate::domain::ids::SignalName, detail: String) -> Notice {
@@ -118,18 +145,6 @@ impl Attachment {
 impl Drop for Attachment {
     fn drop(&mut self) {
         let mut core = self.session.core.lock();
-        core.last_sign = std::time::Instant::now();
-        let mut freed = Vec::new();
-        for (at, order) in core.orders.iter_mut().enumerate() {
-            if order.attached.as_ref().is_some_and(|(stream, _)| *stream == self.stream) {
-                order.attached = None;
-                freed.push(self.session.signals[at].name.clone());
-            }
-        }
-        for name in freed {
-            let notice =
-                self.session.notice(EventKind::Detached, &name, format!("stream {} ended", self.stream));
-            self.session.tell(&mut core, notice);
-        }
+        self.session.detach(&mut core, self.stream, format!("stream {} ended", self.stream));
     }
 }

@@ -22,7 +22,9 @@ use crate::wire::{self, v1};
 const NEAR_NS: u128 = 1_000_000_000;
 /// What the run is told of an uncertainty has so much to spare, so that it is not told each time.
 const TOLD_SPARE: f64 = 1.25;
-/// An uncertainty that has become less is told at most so often.
+/// An uncertainty that has become less is told after it was less for so long; one that has become more within so long of
+/// the last time is told with as much again to spare. So a road whose delays come and go is told of a few times, not of
+/// each.
 const TOLD_EVERY_NS: i64 = 10_000_000_000;
 
 /// The exchange with each clock of a session that was probed.
@@ -36,24 +38,47 @@ pub(super) struct Exchanges {
 #[derive(Default)]
 struct Kept {
     exchange: Exchange,
-    /// What the run says of its uncertainty (µs), and since when.
-    told: Option<(f64, i64)>,
+    told: Option<Uncertainty>,
+}
+
+/// What the run says of a clock's uncertainty.
+struct Uncertainty {
+    told_us: f64,
+    /// The largest since `since_ns` (µs).
+    largest_us: f64,
+    since_ns: i64,
+}
+
+impl Uncertainty {
+    /// What must be told of an uncertainty at a server time, after what was told.
+    fn newly_told(told: &mut Option<Self>, uncertainty_us: f64, now_ns: i64) -> Option<f64> {
+        let mut told_us = uncertainty_us * TOLD_SPARE;
+        if let Some(before) = told {
+            let is_over = now_ns.saturating_sub(before.since_ns) > TOLD_EVERY_NS;
+            before.largest_us = before.largest_us.max(uncertainty_us);
+            let is_loose = is_over && before.largest_us * TOLD_SPARE < before.told_us / 2.0;
+            if uncertainty_us <= before.told_us && !is_loose {
+                if is_over {
+                    (before.largest_us, before.since_ns) = (uncertainty_us, now_ns);
+                }
+                return None;
+            }
+            if is_loose {
+                told_us = before.largest_us * TOLD_SPARE;
+            } else if !is_over {
+                told_us = told_us.max(before.told_us * 2.0);
+            }
+        }
+        *told = Some(Self { told_us, largest_us: uncertainty_us, since_ns: now_ns });
+        Some(told_us)
+    }
 }
 
 impl Kept {
     /// How far the clock may be from the truth at a server time (µs), if that must be told anew.
     fn newly_told(&mut self, now_ns: i64) -> Option<f64> {
         let (_, uncertainty_us) = now(self.exchange.relation()?, now_ns);
-        let holds = self.told.is_some_and(|(told_us, since_ns)| {
-            let is_loose = uncertainty_us < told_us / 2.0 && now_ns.saturating_sub(since_ns) > TOLD_EVERY_NS;
-            uncertainty_us <= told_us && !is_loose
-        });
-        if holds {
-            return None;
-        }
-        let told_us = uncertainty_us * TOLD_SPARE;
-        self.told = Some((told_us, now_ns));
-        Some(told_us)
+        Uncertainty::newly_told(&mut self.told, uncertainty_us, now_ns)
     }
 }
 
@@ -235,5 +260,43 @@ impl Attachment {
             Ok(reply) => self.outbox.put(Outgoing::Message(v1::down::Message::Probe(reply))),
             Err(fault) => self.refuse(fault),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is told of uncertainties (µs), one every 100 ms, with how many times that was.
+    fn told(uncertainties_us: impl Iterator<Item = f64>) -> (f64, usize) {
+        let (mut told, mut last_us, mut times) = (None, 0.0, 0);
+        for (k, uncertainty_us) in uncertainties_us.enumerate() {
+            if let Some(us) = Uncertainty::newly_told(&mut told, uncertainty_us, k as i64 * 100_000_000) {
+                (last_us, times) = (us, times + 1);
+            }
+            assert!(uncertainty_us <= last_us, "{k}: {uncertainty_us} µs, but {last_us} µs are told");
+        }
+        (last_us, times)
+    }
+
+    #[test]
+    fn what_is_told_of_an_uncertainty_always_holds_and_a_jittery_road_is_told_of_a_few_times_an_hour() {
+        let hour = || 0..36_000u32;
+        // Every few seconds it becomes a thousand times worse, slowly or at once, and is good again.
+        let (_, times) = told(hour().map(|k| 50.0 * 1.15f64.powi((k % 50) as i32)));
+        assert!(times <= 12, "{times}");
+        let (_, times) = told(hour().map(|k| if k % 73 == 0 { 50_000.0 } else { 50.0 }));
+        assert!(times <= 3, "{times}");
+        // Even where the pauses are longer than what is told would wait.
+        let (_, times) = told(
+            hour().map(|k| 50.0 * 1.15f64.powi((k % 1_000).min(50) as i32 * i32::from(k % 1_000 < 500))),
+        );
+        assert!(times <= 36 * 14, "{times}");
+    }
+
+    #[test]
+    fn an_uncertainty_that_stays_less_is_told_anew() {
+        let (last_us, times) = told((0..600).map(|k| if k < 100 { 900.0 } else { 80.0 }));
+        assert_eq!((last_us, times), (100.0, 2));
     }
 }

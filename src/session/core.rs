@@ -1,6 +1,6 @@
 //! What a session owns behind its lock, which is held for the ingest of a frame or the commit of a bin, never for a run.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,11 +11,13 @@ use super::lag::LagStats;
 use super::order::{Answer, Order};
 use super::outbox::{Outbox, Outgoing};
 use super::part::{OpenPart, Part};
+use super::switching::Pending;
 use crate::batch::Place;
 use crate::domain::output::Flags;
 use crate::domain::time::Stamp;
 use crate::error::{Fault, Kind};
 use crate::pipeline::journey::Journey;
+use crate::pipeline::successor::Outgone;
 use crate::recorder::{Record, Ticket};
 use crate::signal::act::Act;
 use crate::signal::aligner::Aligner;
@@ -51,7 +53,12 @@ pub(super) struct Core {
     pub(super) last_sign: Instant,
     pub(super) stream_count: u64,
     pub(super) closing: Option<&'static str>,
-    pub(super) places: Vec<Place>,
+    /// By stage: its place in the lane that it runs on.
+    pub(super) places: Vec<Arc<Place>>,
+    /// Versions that will take over, in the order in which they do.
+    pub(super) switches: VecDeque<Pending>,
+    /// What versions that took over have replaced, until somebody has the time to drop it.
+    pub(super) outgone: Vec<(Outgone, Arc<Place>)>,
     pub(super) steps: Vec<Step>,
     /// Answers that wait for the journal, oldest first (`ack = "durable"`).
     pub(super) awaiting: VecDeque<Awaiting>,
@@ -149,7 +156,9 @@ impl Core {
             last_sign: Instant::now(),
             stream_count: 0,
             closing: None,
-            places,
+            places: places.into_iter().map(Arc::new).collect(),
+            switches: VecDeque::new(),
+            outgone: Vec::new(),
             steps: Vec::new(),
             awaiting: VecDeque::new(),
             last_ticket: None,
@@ -157,13 +166,14 @@ impl Core {
         }
     }
 
-    /// The boxes of all attached streams, each once.
-    pub(super) fn outboxes(&self) -> Vec<Arc<Outbox>> {
-        let mut boxes: BTreeMap<u64, Arc<Outbox>> = BTreeMap::new();
-        for (stream, outbox) in self.orders.iter().filter_map(|order| order.attached.as_ref()) {
-            boxes.entry(*stream).or_insert_with(|| Arc::clone(outbox));
-        }
-        boxes.into_values().collect()
+    /// The attached streams by number, with their boxes, each once.
+    pub(super) fn outboxes(&self) -> impl Iterator<Item = (u64, &Arc<Outbox>)> {
+        let attached = |order: &Order| order.attached.as_ref().map(|(stream, _)| *stream);
+        self.orders.iter().enumerate().filter_map(move |(at, order)| {
+            let (stream, outbox) = order.attached.as_ref()?;
+            let is_known = self.orders[..at].iter().any(|before| attached(before) == Some(*stream));
+            (!is_known).then_some((*stream, outbox))
+        })
     }
 
     pub(super) fn is_idle(&self) -> bool {
@@ -202,7 +212,7 @@ impl Core {
                 self.orders[cause.signal].answer(cause.seq, Answer::Fault(Fault::new(kind, why)));
             }
         }
-        for outbox in self.outboxes() {
+        for (_, outbox) in self.outboxes() {
             outbox.put(Outgoing::End(Fault::new(kind, why)));
         }
     }

@@ -3,7 +3,8 @@
 //! of its own, the messages of its selection, thinned to its rate.
 //! Owns: who listens, their bounded mailboxes, what is being thinned.
 //! Must hold: the session waits for none of them and does nothing without one; it hands over shared values, and a message
-//! is built once for all who chose alike; a full mailbox loses the newest message, and the next one says how many.
+//! is built once for all who chose alike; a full mailbox loses the newest message, and the next one says how many; so it
+//! is with news that found no room, for those who listened when they were published.
 //! Must not know: SSE, gRPC, the session's lock.
 
 use std::collections::VecDeque;
@@ -22,7 +23,7 @@ use crate::domain::output::EventKind;
 use crate::wire::told::{Shared, Told};
 use crate::wire::v1;
 
-/// News that wait for the task, in mailboxes: so long may it be held up before those who read lose anything.
+/// Messages that wait for the task, in mailboxes: so long may it be held up before those who read lose anything.
 const MAILBOXES_OF_NEWS: usize = 4;
 
 /// What subscribers may be told of.
@@ -31,6 +32,19 @@ pub(super) enum News {
     Bins { head: v1::Output, parts: Vec<(Part, Option<f64>)> },
     /// Something happened.
     Notice(v1::Notice),
+    /// So many messages found no room here.
+    Missed(u64),
+}
+
+impl News {
+    /// Messages that it is for one who is not thinned and chose what all of it has.
+    fn messages(&self) -> usize {
+        match self {
+            News::Bins { parts, .. } => parts.len(),
+            News::Notice(_) => 1,
+            News::Missed(_) => 0,
+        }
+    }
 }
 
 /// The subscribers of a session.
@@ -48,12 +62,53 @@ pub(super) struct Fanout {
 
 #[derive(Default)]
 struct Inbox {
-    /// With their numbers, by which nobody is told what was before it joined.
+    /// With the number of the first message of each, by which nobody is told what was before it joined.
     news: VecDeque<(u64, News)>,
+    /// Messages that `news` hold.
+    waiting: usize,
+    /// Messages that ever came, also such as found no room.
     published: u64,
-    /// News that found no room.
-    missed: u64,
     end: Option<Told>,
+}
+
+impl Inbox {
+    /// Lays news down, or that they found no room among so many messages.
+    fn put(&mut self, news: News, room: usize) {
+        let (number, messages) = (self.published, news.messages());
+        self.published += messages as u64;
+        if self.waiting < room {
+            self.waiting += messages;
+            self.news.push_back((number, news));
+        } else if let Some((_, News::Missed(missed))) = self.news.back_mut() {
+            *missed += messages as u64;
+        } else {
+            self.news.push_back((number, News::Missed(messages as u64)));
+        }
+    }
+
+    /// Takes news of at most so many messages; those of more are divided.
+    fn take(&mut self, mut room: usize) -> Vec<(u64, News)> {
+        let mut taken = Vec::new();
+        while room > 0
+            && let Some((number, mut news)) = self.news.pop_front()
+        {
+            if let News::Bins { head, parts } = &mut news
+                && parts.len() > room
+            {
+                let rest = News::Bins { head: head.clone(), parts: parts.split_off(room) };
+                self.news.push_front((number + room as u64, rest));
+            }
+            self.waiting -= news.messages();
+            room -= news.messages();
+            taken.push((number, news));
+        }
+        taken
+    }
+
+    fn clear(&mut self) {
+        self.news.clear();
+        self.waiting = 0;
+    }
 }
 
 /// Those who listen. Its lock is never waited for by the step path.
@@ -82,9 +137,16 @@ struct Group {
 
 struct Member {
     number: u64,
-    /// The number of the first news after it joined.
+    /// The number of the first message after it joined.
     since: u64,
     mailbox: Arc<Mailbox>,
+}
+
+impl Member {
+    /// Whether the message of this number came after it joined; what has no number is for all.
+    fn is_told(&self, number: Option<u64>) -> bool {
+        number.is_none_or(|number| self.since <= number)
+    }
 }
 
 /// A subscriber's place.
@@ -142,15 +204,7 @@ impl Fanout {
 
     /// Lays news down for whoever listens. Never waits for them.
     pub(super) fn publish(&self, news: News) {
-        let mut inbox = self.inbox.lock();
-        let number = inbox.published;
-        inbox.published += 1;
-        if inbox.news.len() < self.limit * MAILBOXES_OF_NEWS {
-            inbox.news.push_back((number, news));
-        } else {
-            inbox.missed += 1;
-        }
-        drop(inbox);
+        self.inbox.lock().put(news, self.limit * MAILBOXES_OF_NEWS);
         self.stirred.notify_one();
     }
 
@@ -215,26 +269,19 @@ impl Fanout {
     /// Hands out some of what was published, and what is due of what is being thinned. `finish` fills in what is true of
     /// every message at this moment.
     pub(super) fn hand_out(&self, now: Instant, finish: impl Fn(&mut v1::Output)) -> Round {
-        // Fewer than a mailbox holds, so that whoever reads can empty it before the next round.
+        // Fewer messages than a mailbox holds, so that whoever reads can empty it before the next round.
         let few = self.limit.div_ceil(MAILBOXES_OF_NEWS);
-        let (news, missed, end, has_more) = {
+        let (news, end, has_more) = {
             let mut inbox = self.inbox.lock();
-            let few = few.min(inbox.news.len());
-            let news: Vec<_> = inbox.news.drain(..few).collect();
-            match inbox.news.is_empty() {
-                true => (news, std::mem::take(&mut inbox.missed), inbox.end.clone(), false),
-                false => (news, 0, None, true),
-            }
+            let news = inbox.take(few);
+            let has_more = !inbox.news.is_empty();
+            (news, inbox.end.clone().filter(|_| !has_more), has_more)
         };
         let mut circle = self.circle.lock();
         let mut lost = 0;
         for group in &mut circle.groups {
             for (number, news) in &news {
                 lost += group.take(*number, news, now, &finish);
-            }
-            if group.period.is_none() && missed > 0 {
-                group.members.iter().for_each(|member| member.mailbox.miss(missed));
-                lost += missed * group.members.len() as u64;
             }
             lost += group.give_due(now, end.is_some(), &finish);
             if let Some(end) = &end {
@@ -245,7 +292,7 @@ impl Fanout {
         circle.has_ended |= end.is_some();
         circle.is_served = !circle.groups.is_empty();
         if circle.groups.is_empty() {
-            self.inbox.lock().news.clear();
+            self.inbox.lock().clear();
         }
         let next = if end.is_some() || circle.groups.is_empty() {
             Next::Over
@@ -264,10 +311,10 @@ impl Fanout {
 impl Group {
     /// Messages lost.
     fn take(&mut self, number: u64, news: &News, now: Instant, finish: &impl Fn(&mut v1::Output)) -> u64 {
-        if self.members.iter().all(|member| member.since > number) {
-            return 0;
-        }
+        let is_told = self.members.iter().any(|member| member.is_told(Some(number)));
         match news {
+            News::Missed(messages) => self.miss(number, *messages),
+            _ if !is_told => 0,
             News::Notice(notice) => {
                 // What is being thinned was before the end.
                 let is_last = notice.kind == EventKind::Closed.word();
@@ -283,6 +330,22 @@ impl Group {
                 parts.iter().map(|(part, age_us)| self.bins(number, head, part, *age_us, now, finish)).sum()
             }
         }
+    }
+
+    /// Messages from this number on are lost to every member that joined before; a thinned message that is being made
+    /// lacks them for all who get it.
+    fn miss(&mut self, number: u64, messages: u64) -> u64 {
+        if self.thinning.has_bins() {
+            self.thinning.miss(messages);
+            return messages * self.members.len() as u64;
+        }
+        let until = number + messages;
+        let missed = self.members.iter().map(|member| {
+            let own = until.saturating_sub(member.since).min(messages);
+            member.mailbox.miss(own);
+            own
+        });
+        missed.sum()
     }
 
     fn bins(
@@ -320,15 +383,16 @@ impl Group {
         let Some(mut output) = self.thinning.give() else { return 0 };
         self.due = now + period;
         finish(&mut output);
+        let dropped = std::mem::take(&mut output.dropped);
         // Whoever joined within the interval gets all of it.
-        self.give(None, Told::Output { output: Shared::new(output), dropped: 0 })
+        self.give(None, Told::Output { output: Shared::new(output), dropped })
     }
 
     /// Gives a message, that of the news of this number if of one, to every member that joined before; answers how many
     /// lost it.
     fn give(&mut self, number: Option<u64>, told: Told) -> u64 {
         self.is_told = true;
-        let members = self.members.iter().filter(|member| number.is_none_or(|number| member.since <= number));
+        let members = self.members.iter().filter(|member| member.is_told(number));
         members.filter(|member| !member.mailbox.put(told.clone())).count() as u64
     }
 }
@@ -425,20 +489,109 @@ mod tests {
         }
     }
 
+    /// One round; answers what was lost and whether there is more.
+    fn round(fanout: &Fanout) -> (u64, bool) {
+        let Round { told, lost, next } = fanout.hand_out(Instant::now(), |_| {});
+        told.iter().for_each(|mailbox| mailbox.wake());
+        (lost, next == Next::Now)
+    }
+
     #[tokio::test]
-    async fn news_that_nobody_handed_out_in_time_are_lost_to_all_and_counted() {
+    async fn news_that_nobody_handed_out_in_time_are_lost_and_counted_directly_before_what_came_after_them() {
         let fanout = Fanout::new(2, LIMIT);
         let one = fanout.join(vec![true; 2], None).unwrap();
         (0..18).for_each(|k| fanout.publish(bin(k)));
         // A few at a time, so that who reads in between loses none of what was kept.
-        for k in 0..16 {
-            let round = fanout.hand_out(Instant::now(), |_| {});
-            assert_eq!((round.lost, round.next == Next::Now), (if k == 15 { 2 } else { 0 }, k < 15));
-            assert_eq!(output(&one).await.1, 0);
+        for k in 0..4 {
+            assert_eq!(round(&fanout), (0, true));
+            let (got, dropped) = output(&one).await;
+            assert_eq!((got.message.seq, dropped), (Some(k), 0));
         }
+        // There is room again while what was there before the loss still waits.
         fanout.publish(bin(18));
+        fanout.publish(bin(19));
+        for k in 4..16 {
+            assert_eq!(round(&fanout), (0, true));
+            let (got, dropped) = output(&one).await;
+            assert_eq!((got.message.seq, dropped), (Some(k), 0));
+        }
+        assert_eq!((round(&fanout), round(&fanout)), ((2, true), (0, false)));
+        for (k, lost) in [(18, 2), (19, 0)] {
+            let (got, dropped) = output(&one).await;
+            assert_eq!((got.message.seq, dropped), (Some(k), lost));
+        }
+    }
+
+    #[tokio::test]
+    async fn nobody_is_told_of_losses_before_it_joined() {
+        let fanout = Fanout::new(2, LIMIT);
+        let early = fanout.join(vec![true; 2], None).unwrap();
+        (0..18).for_each(|k| fanout.publish(bin(k)));
+        let late = fanout.join(vec![true; 2], None).unwrap();
+        fanout.publish(bin(18));
+        for _ in 0..16 {
+            round(&fanout);
+            output(&early).await;
+        }
+        assert_eq!(handed(&fanout), 3 + 1);
+        fanout.publish(bin(19));
         handed(&fanout);
-        assert_eq!(output(&one).await.1, 2);
+        for (joined, lost) in [(&early, 3), (&late, 1)] {
+            let (got, dropped) = output(joined).await;
+            assert_eq!((got.message.seq, dropped), (Some(19), lost));
+        }
+        // Nor of such as nobody was left for.
+        (0..20).for_each(|_| fanout.publish(bin(20)));
+        fanout.leave(early.number);
+        fanout.leave(late.number);
+        assert_eq!(fanout.hand_out(Instant::now(), |_| {}).next, Next::Over);
+        let next = fanout.join(vec![true; 2], None).unwrap();
+        fanout.publish(bin(21));
+        handed(&fanout);
+        let (got, dropped) = output(&next).await;
+        assert_eq!((got.message.seq, dropped), (Some(21), 0));
+    }
+
+    #[tokio::test]
+    async fn a_round_is_of_few_messages_also_where_one_frame_closed_many_parts() {
+        let fanout = Fanout::new(2, LIMIT);
+        let one = fanout.join(vec![true; 2], None).unwrap();
+        let parts = (0..10).flat_map(|k| match bin(2 * k) {
+            News::Bins { parts, .. } => parts,
+            _ => Vec::new(),
+        });
+        fanout.publish(News::Bins { head: v1::Output::default(), parts: parts.collect() });
+        for k in 0..10 {
+            assert_eq!(round(&fanout), (0, k < 9));
+            let (got, dropped) = output(&one).await;
+            assert_eq!((got.message.first_bin, dropped), (2 * k, 0));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_thinned_message_says_what_was_lost_within_it() {
+        let fanout = Fanout::new(2, LIMIT);
+        let period = Some(Duration::from_millis(100));
+        let one = fanout.join(vec![true; 2], period).unwrap();
+        fanout.publish(bin(0));
+        handed(&fanout);
+        assert_eq!(output(&one).await.1, 0);
+        (1..19).for_each(|k| fanout.publish(bin(k)));
+        handed(&fanout);
+        // Within the interval: it gets all of it, and is told what that lacks.
+        let late = fanout.join(vec![true; 2], period).unwrap();
+        fanout.publish(bin(19));
+        tokio::time::advance(Duration::from_millis(100)).await;
+        handed(&fanout);
+        for joined in [&one, &late] {
+            let (got, dropped) = output(joined).await;
+            let interval = got.message.interval.unwrap();
+            assert_eq!((got.message.first_bin, interval.bins, interval.present, dropped), (1, 19, 17, 2));
+        }
+        tokio::time::advance(Duration::from_millis(100)).await;
+        fanout.publish(bin(20));
+        handed(&fanout);
+        assert_eq!(output(&one).await.1, 0);
     }
 
     #[tokio::test]

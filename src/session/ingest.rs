@@ -151,7 +151,7 @@ impl Session {
             detail: notice.detail,
             t_ns: notice.t_ns,
         };
-        for outbox in core.outboxes() {
+        for (_, outbox) in core.outboxes() {
             outbox.put_notice(message.clone());
         }
         if self.fanout.is_heard() {

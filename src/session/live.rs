@@ -16,6 +16,7 @@ use super::fanout::Fanout;
 use super::meter::Meter;
 use super::order::{Order, Sink, Writer};
 use super::outbox::Outgoing;
+use super::switching::pinned;
 use crate::batch::Place;
 use crate::domain::ids::{RunId, SessionId};
 use crate::domain::output::{EventKind, Notice, OutputSpec};
@@ -24,6 +25,7 @@ use crate::domain::signal::SignalSpec;
 use crate::domain::time::Stamp;
 use crate::error::{Fault, Kind};
 use crate::pipeline::journey::Journey;
+use crate::pipeline::plan::Plan;
 use crate::recorder::{Close, RunRecorder};
 use crate::signal::act::Act;
 use crate::signal::aligner::Aligner;
@@ -105,6 +107,8 @@ pub struct Session {
     pub(super) meter: Meter,
     pub(super) recorder: Option<RunRecorder>,
     pub(super) core: Mutex<Core>,
+    /// The plan once every version that will take over has done so. Held while one is made ready; before `core`.
+    pub(super) ahead: Mutex<Arc<Plan>>,
     pub(super) fanout: Fanout,
     /// Rows of a session that is gone are not run.
     pub(super) gone: AtomicBool,
@@ -142,6 +146,7 @@ impl Session {
             invalid_limit: made.invalid_limit,
             meter: made.meter,
             recorder: made.recorder,
+            ahead: Mutex::new(Arc::clone(made.journey.plan())),
             core: Mutex::new(Core::new(made.aligner, orders, made.journey, made.places)),
             fanout,
             gone: AtomicBool::new(false),
@@ -342,9 +347,10 @@ impl Session {
         };
         self.tell(&mut core, notice);
         let fault = Fault::new(Kind::Unavailable, format!("session {}: {why}", self.id));
-        for outbox in core.outboxes() {
+        for (_, outbox) in core.outboxes() {
             outbox.put(if finished { Outgoing::Finished } else { Outgoing::End(fault.clone()) });
         }
+        core.switches.clear();
         self.fanout.end(if finished { Told::Closed(why.into()) } else { Told::Ended(fault) });
         core.places.clear();
         self.gone.store(true, Ordering::Release);
@@ -362,7 +368,7 @@ impl Session {
             run: self.run.map(|run| run.to_string()),
             rig: resolved.map(|open| open.rig.clone()).unwrap_or_default(),
             pipeline: resolved.map(|open| open.pipeline.clone()).unwrap_or_default(),
-            pinned: self.opened.pinned.clone(),
+            pinned: pinned(core.journey.plan()),
             writers: by_signal()
                 .map(|(name, order)| {
                     (name, if order.attached.is_some() { "attached" } else { "detached" }.into())
@@ -400,6 +406,6 @@ impl Session {
         if core.closing == Some(BROKEN) {
             return true;
         }
-        core.outboxes().is_empty() && now.duration_since(core.last_sign) > self.idle_timeout
+        core.outboxes().next().is_none() && now.duration_since(core.last_sign) > self.idle_timeout
     }
 }

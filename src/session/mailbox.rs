@@ -33,19 +33,19 @@ impl Mailbox {
         Self { held: Mutex::default(), filled: Notify::new(), limit }
     }
 
-    /// Puts a message, and wakes nobody yet; false: there was no room.
-    pub(super) fn put(&self, told: Told) -> bool {
+    /// Puts a message, and wakes nobody yet; false: there was no room. What an Output lacks itself is counted in.
+    pub(super) fn put(&self, mut told: Told) -> bool {
         let mut held = self.held.lock();
+        if let Told::Output { dropped, .. } = &mut told {
+            held.dropped += std::mem::take(dropped);
+        }
         if held.queue.len() >= self.limit {
             held.dropped += 1;
             return false;
         }
-        let told = match told {
-            Told::Output { output, .. } => {
-                Told::Output { output, dropped: std::mem::take(&mut held.dropped) }
-            }
-            other => other,
-        };
+        if let Told::Output { dropped, .. } = &mut told {
+            *dropped = std::mem::take(&mut held.dropped);
+        }
         held.queue.push_back(told);
         true
     }

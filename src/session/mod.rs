@@ -14,6 +14,7 @@ mod ingest; // frames in
 mod stepping; // bins through the pipeline, one at a time
 mod answering; // answers out
 mod clocks; // probes, relations, ages
+pub mod switching; // another version of a stage, between two bins
 pub mod replay; // what a run took in, done to an aligner again
 mod lag; // how long answers took
 pub mod order; // seq, repeated answers, writers

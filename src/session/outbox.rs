@@ -1,7 +1,8 @@
 //! Messages of a session that wait for one stream.
 //! Enters: answers from whichever thread finished them. Leaves: the same, in order, to the stream that polls.
 //! Must hold: an answer is never dropped, since the stream reads no frame while `window` messages wait; a notice is
-//! dropped when the box is full (the run's events keep it).
+//! dropped when the box is full (the run's events keep it). What is pushed answers no frame of the stream, so that its
+//! window holds none of it back: whoever pushes asks `is_overrun` first.
 
 use std::collections::VecDeque;
 
@@ -24,12 +25,19 @@ pub enum Outgoing {
     Finished,
 }
 
+/// Messages that may wait before more are pushed, in windows, but not fewer than `LEAST_PUSHED`.
+const WINDOWS_PUSHED: usize = 8;
+const LEAST_PUSHED: usize = 256;
+/// Messages that may wait before notices are dropped, in windows.
+const WINDOWS_OF_NOTICES: usize = 2;
+
 /// The queue of one attached stream.
 #[derive(Debug)]
 pub struct Outbox {
     held: Mutex<Held>,
     filled: Notify,
     notice_limit: usize,
+    pushed_limit: usize,
 }
 
 #[derive(Debug, Default)]
@@ -40,9 +48,19 @@ struct Held {
 }
 
 impl Outbox {
-    /// An empty box that holds at most `notice_limit` messages before notices are dropped.
-    pub fn new(notice_limit: usize) -> Self {
-        Self { held: Mutex::default(), filled: Notify::new(), notice_limit }
+    /// An empty box for a stream with so many frames of window.
+    pub fn new(window: usize) -> Self {
+        Self {
+            held: Mutex::default(),
+            filled: Notify::new(),
+            notice_limit: window * WINDOWS_OF_NOTICES,
+            pushed_limit: LEAST_PUSHED.max(window * WINDOWS_PUSHED),
+        }
+    }
+
+    /// Whether the reader is so far behind that nothing more may be pushed to it.
+    pub(super) fn is_overrun(&self) -> bool {
+        self.held.lock().queue.len() >= self.pushed_limit
     }
 
     /// An answer is owed to this stream.
@@ -94,5 +112,24 @@ impl Outbox {
     pub fn pending(&self) -> usize {
         let held = self.held.lock();
         held.owed + held.queue.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reader_is_overrun_once_more_than_its_window_allows_waits_for_it() {
+        for (window, limit) in [(1, 256), (32, 256), (100, 800)] {
+            let outbox = Outbox::new(window);
+            for _ in 0..limit {
+                assert!(!outbox.is_overrun());
+                outbox.put(Outgoing::Room);
+            }
+            assert!(outbox.is_overrun());
+            outbox.try_next();
+            assert!(!outbox.is_overrun());
+        }
     }
 }

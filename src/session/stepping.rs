@@ -62,6 +62,7 @@ impl Session {
     }
 
     fn begin(&self, core: &mut Core, bin: Bin) -> Option<Onward> {
+        self.take_over(core, bin.k);
         let mut flags = bin.flags;
         if std::mem::take(&mut core.reset_due) || bin.reset.is_some() {
             core.journey.reset();

@@ -23,6 +23,8 @@ struct Interval {
     /// Bins that there were.
     present: u64,
     flags: u32,
+    /// Messages that it lacks.
+    dropped: u64,
     outputs: Vec<(u32, Vec<u32>, Extremes)>,
     /// Of its last bin.
     lag_us: Option<v1::Lag>,
@@ -50,6 +52,7 @@ impl Thinning {
             until: part.first_bin,
             present: 0,
             flags: 0,
+            dropped: 0,
             outputs: of_chosen
                 .clone()
                 .map(|values| (values.number, values.dims.clone(), Extremes::new(values.dtype)))
@@ -64,6 +67,11 @@ impl Thinning {
         for ((_, _, extremes), values) in interval.outputs.iter_mut().zip(of_chosen) {
             extremes.add(&values.raw, part.flags.len());
         }
+    }
+
+    /// So many messages of the interval that is being made were lost.
+    pub(super) fn miss(&mut self, messages: u64) {
+        self.interval.iter_mut().for_each(|interval| interval.dropped += messages);
     }
 
     /// The message that stands for what was added since the last one: one row, with the interval that it covers.
@@ -92,6 +100,7 @@ impl Thinning {
             }),
             lag_us: interval.lag_us,
             age_us: interval.age_us,
+            dropped: interval.dropped,
             ..Default::default()
         })
     }

@@ -2,7 +2,8 @@
 //! does it again at the same place.
 
 use super::clock::Relation;
-use crate::domain::settings::ResetScope;
+use crate::domain::ids::{Digest, StageName, Version};
+use crate::domain::settings::{ResetScope, SwitchState};
 
 /// One of these things.
 #[derive(Clone, Debug, PartialEq)]
@@ -30,4 +31,21 @@ pub enum Act {
         /// By how much the clock was set since the relation before: what it reads more than it would (ns); else 0.
         stepped_ns: i64,
     },
+    /// Another version takes over in a stage. To the aligner it is a flag and an event; the versions are the session's.
+    Switch(Switch),
+}
+
+/// A version that takes over in a stage, between two bins.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Switch {
+    /// The stage.
+    pub stage: StageName,
+    /// The version of the stage's model that takes over.
+    pub version: Version,
+    /// Its content.
+    pub digest: Digest,
+    /// What it begins with.
+    pub state: SwitchState,
+    /// It runs from this bin on; if that one is not answered, from the next that is.
+    pub at_bin: u64,
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::act::Act;
+use super::act::{Act, Switch};
 use super::clock::Clocks;
 use super::closing::Closing;
 use super::feed::Feed;
@@ -43,6 +43,8 @@ pub struct Aligner {
     pub(super) next_bin: u64,
     /// Resets asked for, by the bin before which they take place.
     pub(super) resets: BTreeMap<u64, ResetScope>,
+    /// Versions that will take over, by the bin before which they do; the session bounds them.
+    switches: BTreeMap<u64, Vec<Switch>>,
     /// How far some required signal was ready (bins), and when; the first entry is what the next bin waits by.
     waits: VecDeque<(u64, i64)>,
     pub(super) counts: Counts,
@@ -68,6 +70,7 @@ impl Aligner {
             feeds: fitted.feeds,
             next_bin: 0,
             resets: BTreeMap::new(),
+            switches: BTreeMap::new(),
             waits: VecDeque::new(),
             counts: Counts::default(),
             spare: Closing::default(),
@@ -246,12 +249,13 @@ impl Aligner {
     }
 
     /// Does what is done to an aligner beside pushing frames. Live and replay call it alike.
-    /// Errors: `PastBin`, `ManyResets` for a reset; nothing has changed then.
+    /// Errors: `PastBin` for a reset or a switch, `ManyResets`; nothing has changed then.
     pub fn act(&mut self, act: &Act, out: &mut Vec<Step>) -> Result<(), Refusal> {
         match act {
             Act::Close { before, now_ns } => self.close(*before, *now_ns, out),
             Act::Reset { scope, at_bin } => self.reset(*scope, *at_bin)?,
             Act::Relate { clock, relation, stepped_ns } => self.relate(clock, *relation, *stepped_ns),
+            Act::Switch(switch) => self.switch(switch)?,
         }
         Ok(())
     }
@@ -297,6 +301,7 @@ impl Aligner {
                 tracks: &mut self.tracks,
                 feeds: &mut self.feeds,
                 resets: &mut self.resets,
+                switches: &mut self.switches,
             };
             self.next_bin = closing.close(self.next_bin, room, &mut log);
             self.spare = closing;
@@ -322,6 +327,16 @@ impl Aligner {
             *before = scope;
             self.tracks.iter_mut().for_each(|track| track.forgiven = true);
         }
+        Ok(())
+    }
+
+    /// The first bin that is answered from there on will say so.
+    fn switch(&mut self, switch: &Switch) -> Result<(), Refusal> {
+        let (bin, next_bin) = (switch.at_bin, self.next_bin);
+        if bin < next_bin {
+            return Err(Refusal::PastBin { bin, next_bin });
+        }
+        self.switches.entry(bin).or_default().push(switch.clone());
         Ok(())
     }
 

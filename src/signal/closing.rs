@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::act::Switch;
 use super::chain::Report;
 use super::coverage::{Hole, Length};
 use super::feed::{Feed, Whole};
@@ -12,7 +13,7 @@ use super::open_bins::OpenBin;
 use super::step::{Bin, InputRow, Step};
 use super::track::Track;
 use crate::domain::output::{EventKind, Flags};
-use crate::domain::settings::{GapPolicy, Policies, ResetScope};
+use crate::domain::settings::{GapPolicy, Policies, ResetScope, SwitchState};
 
 /// What is carried from bin to bin, and buffers that are used again.
 #[derive(Clone, Debug, Default)]
@@ -35,6 +36,7 @@ pub struct Room<'a> {
     pub tracks: &'a mut [Track],
     pub feeds: &'a mut [Option<Feed>],
     pub resets: &'a mut BTreeMap<u64, ResetScope>,
+    pub switches: &'a mut BTreeMap<u64, Vec<Switch>>,
 }
 
 /// How a signal stands to one bin.
@@ -94,13 +96,10 @@ impl Closing {
     }
 
     fn skip(&mut self, k: u64, to: u64, resets: bool, room: &mut Room<'_>, log: &mut Log<'_>) {
-        let (mut told, mut has_hole) = (false, false);
         for track in room.tracks.iter_mut() {
             // Each hole in the stretch is told once, when the first of its bins is over.
             while let Some(hole) = track.cover.hole_before(to) {
-                has_hole = true;
                 if !hole.told {
-                    told |= track.required;
                     tell_gap(&track.name, hole, &not_filled(hole.length, room.policies.gap), log);
                 }
                 if hole.bins.end > to {
@@ -115,11 +114,9 @@ impl Closing {
         for feed in room.feeds.iter_mut().flatten() {
             feed.pass(None, to - k);
         }
-        // A signal that stalled leaves no hole: what is skipped without it is told each time.
-        if told || !has_hole {
-            let detail = format!("bins {k} to {} are not answered", to - 1);
-            log.notice(EventKind::Skipped, None, Some(k..to), to - k, detail);
-        }
+        // Told piece by piece, as far as other signals let the gap close; so the counts sum up to the bins.
+        let detail = format!("bins {k} to {} are not answered", to - 1);
+        log.notice(EventKind::Skipped, None, Some(k..to), to - k, detail);
         if resets {
             self.owed = self.owed.max(Some(ResetScope::Model));
         }
@@ -141,6 +138,17 @@ impl Closing {
             let why = if asked { "after a gap that was not filled" } else { "as asked" };
             let detail = format!("state starts anew before bin {k} ({scope}, {why})");
             log.notice(EventKind::Reset, None, Some(k..k + 1), 1, detail);
+        }
+        while let Some(due) = room.switches.first_entry().filter(|due| *due.key() <= k) {
+            for switch in due.remove() {
+                flags |= Flags::SWITCHED;
+                if switch.state == SwitchState::Reset {
+                    flags |= Flags::RESET;
+                }
+                let Switch { stage, version, state, .. } = switch;
+                let detail = format!("stage `{stage}`: version {version} from bin {k} on (state: {state})");
+                log.notice(EventKind::Switched, None, Some(k..k + 1), 1, detail);
+            }
         }
         let epoch = self.restart(k, room, log);
         self.came.clear();

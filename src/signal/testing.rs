@@ -5,6 +5,7 @@ use std::num::NonZeroU64;
 use super::act::Act;
 use super::aligner::Aligner;
 use super::clock::Relation;
+use super::exchange::Probe;
 use super::input::{ChannelSpec, Fill, InputChannels, InputSpec};
 use super::plan::Plan;
 use super::refusal::Refusal;
@@ -129,6 +130,38 @@ pub fn marks(values: &[(&str, i64)]) -> Frame {
         value: values.iter().map(|m| m.0.into()).collect(),
     };
     frame(FrameBody::Markers(markers))
+}
+
+/// A device with a clock of its own, which reads `ahead_ns` more than the server's at its 0, and drifts.
+#[derive(Clone, Copy)]
+pub struct Device {
+    pub ahead_ns: i64,
+    pub drift_ppm: f64,
+}
+
+impl Device {
+    /// What it reads at a server time.
+    pub fn reads(&self, server_ns: i64) -> i64 {
+        server_ns + self.ahead_ns + (server_ns as f64 * self.drift_ppm * 1e-6).round() as i64
+    }
+
+    /// The server time at which it has gone on by so much of its own since the server's 0.
+    pub fn goes_on(&self, own_ns: i64) -> i64 {
+        (own_ns as f64 / (1.0 + self.drift_ppm * 1e-6)).round() as i64
+    }
+
+    /// A probe sent at a server time, by how long it was on the way up, with the server and on the way down.
+    pub fn probe(&self, sent_ns: i64, up_ns: i64, held_ns: i64, down_ns: i64) -> Probe {
+        let (t2_ns, t3_ns) = (sent_ns + up_ns, sent_ns + up_ns + held_ns);
+        Probe { t1_ns: self.reads(sent_ns), t2_ns, t3_ns, t4_ns: self.reads(t3_ns + down_ns) }
+    }
+
+    /// How far a relation is from the truth at a server time, and how far it says it may be (ns).
+    pub fn off(&self, relation: &Relation, server_ns: i64) -> (i128, u64) {
+        let reading = i128::from(self.reads(server_ns));
+        let off = relation.to_server(reading) - i128::from(server_ns);
+        (off.abs(), relation.uncertainty_at(reading))
+    }
 }
 
 /// An aligner and what came out of it.

@@ -11,11 +11,11 @@ use bytes::{Buf, BufMut, Bytes};
 
 use super::record::{Annotation, OutputColumn, Record, Since};
 use super::run::{Close, RunHead};
-use crate::domain::ids::SignalName;
+use crate::domain::ids::{Digest, SignalName, StageName, Version};
 use crate::domain::output::{EventKind, Notice};
-use crate::domain::settings::ResetScope;
+use crate::domain::settings::{ResetScope, SwitchState};
 use crate::domain::tensor::Dtype;
-use crate::signal::act::Act;
+use crate::signal::act::{Act, Switch};
 use crate::signal::clock::Relation;
 
 const VERSION: u8 = 2;
@@ -69,6 +69,7 @@ const ACT: u8 = 14;
 const CLOSE_EARLY: u8 = 1;
 const RESET: u8 = 2;
 const RELATE: u8 = 3;
+const SWITCH: u8 = 4;
 
 /// The records of one run in one group commit as a row. `first_at`: the number of its first `Frame` or `Act`.
 pub fn encode(first_at: u64, records: &[Record]) -> Vec<u8> {
@@ -194,6 +195,14 @@ pub(super) fn put_act(row: &mut Vec<u8>, act: &Act) {
             row.put_u64_le(relation.uncertainty_ns);
             row.put_f64_le(relation.growth_ppm);
             row.put_i64_le(*stepped_ns);
+        }
+        Act::Switch(Switch { stage, version, digest, state, at_bin }) => {
+            row.put_u8(SWITCH);
+            put_text(row, stage.as_str());
+            row.put_u32_le(version.0);
+            row.put_slice(&digest.0);
+            put_text(row, state.word());
+            row.put_u64_le(*at_bin);
         }
     }
 }
@@ -338,6 +347,12 @@ impl Payload {
                 let relation = Relation { offset_ns, drift_ppm, at_ns, uncertainty_ns, growth_ppm };
                 Act::Relate { clock, relation, stepped_ns: self.i64()? }
             }
+            SWITCH => {
+                let (stage, version) = (StageName::new(self.text()?), Version(self.u32()?));
+                let digest = self.take(32)?.as_ref().try_into().map_err(|_| self.odd("digest"))?;
+                let state = SwitchState::parse(&self.text()?).ok_or(self.odd("state"))?;
+                Act::Switch(Switch { stage, version, digest: Digest(digest), state, at_bin: self.u64()? })
+            }
             _ => return Err(self.odd("act")),
         })
     }
@@ -449,7 +464,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::store::testing::{head, relate};
+    use crate::store::testing::{head, relate, switch};
 
     fn one_of_each() -> Vec<Record> {
         let column = |number, dtype, bytes: &'static [u8]| OutputColumn {
@@ -477,6 +492,7 @@ mod tests {
             Record::Act(Act::Close { before: 7, now_ns: i64::MAX }),
             Record::Act(Act::Reset { scope: ResetScope::All, at_bin: 8 }),
             Record::Act(relate("amp")),
+            Record::Act(switch("decoder")),
             Record::Event(Notice {
                 kind: EventKind::Gap,
                 signal: Some("spikes".into()),
@@ -506,8 +522,8 @@ mod tests {
         let read = decode(encode(40, &records).into()).unwrap();
         assert_eq!(read.iter().map(|(_, record)| record.clone()).collect::<Vec<_>>(), records);
         let places_read: Vec<u64> = read.iter().filter_map(|(at, _)| *at).collect();
-        assert_eq!(places_read, [40, 41, 42, 43]);
-        assert_eq!(places(&records), 4);
+        assert_eq!(places_read, [40, 41, 42, 43, 44]);
+        assert_eq!(places(&records), 5);
     }
 
     #[test]

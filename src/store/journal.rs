@@ -212,6 +212,11 @@ impl Journal {
         Ok(forms.into_iter().map(row).collect())
     }
 
+    /// Whether a run has rows.
+    pub fn has(&self, run: RunId) -> bool {
+        self.index.lock().rows.contains_key(&run)
+    }
+
     /// Runs that have rows.
     pub fn runs(&self) -> Vec<RunId> {
         self.index.lock().rows.keys().copied().collect()

@@ -34,7 +34,7 @@ pub enum Record {
         /// One past the last bin that it closed (or that was closed before it).
         bins_until: u64,
     },
-    /// What else replay must do at this place of the order: a clock's relation, an early closing, a reset.
+    /// What else replay must do at this place of the order: a clock's relation, an early closing, a reset, a switch.
     Act(Act),
     /// Something happened.
     Event(Notice),
@@ -47,7 +47,7 @@ pub enum Record {
     },
     /// A labelled interval.
     Annotation(Annotation),
-    /// From this bin on other versions run; `body` is the caller's JSON.
+    /// From this bin on other versions run; `body` is the caller's JSON: what is pinned from there on.
     Segment(Since),
     /// From this bin on other settings hold; `body` is the caller's JSON.
     Setting(Since),
@@ -107,6 +107,7 @@ impl Record {
             }
             Record::Frame { bytes, .. } => bytes.len(),
             Record::Act(Act::Relate { clock, .. }) => 64 + clock.len(),
+            Record::Act(Act::Switch(switch)) => 64 + switch.stage.as_str().len(),
             Record::Event(notice) => notice.detail.len(),
             Record::Annotation(annotation) => annotation.label.len() + annotation.body.len(),
             Record::Segment(since) | Record::Setting(since) => since.body.len(),

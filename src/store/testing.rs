@@ -10,8 +10,9 @@ use super::run::{Owner, Pinned, RunHead};
 use super::{NoMetrics, Store, codec};
 use crate::domain::ids::{Digest, RunId, SessionId, Version};
 use crate::domain::output::{EventKind, Notice, OutputRole, OutputSpec};
+use crate::domain::settings::SwitchState;
 use crate::domain::tensor::Dtype;
-use crate::signal::act::Act;
+use crate::signal::act::{Act, Switch};
 use crate::signal::clock::Relation;
 
 /// Values of the latent that a made-up bin has.
@@ -105,6 +106,12 @@ pub fn relate(clock: &str) -> Act {
         growth_ppm: 0.1,
     };
     Act::Relate { clock: clock.into(), relation, stepped_ns: -15_000_000_000 }
+}
+
+/// A version that takes over.
+pub fn switch(stage: &str) -> Act {
+    let (digest, state) = (Digest([7; 32]), SwitchState::Keep);
+    Act::Switch(Switch { stage: stage.into(), version: Version(2), digest, state, at_bin: 1 << 40 })
 }
 
 /// An event at that second.

@@ -28,6 +28,8 @@ pub struct PipelineDefaults {
 const MAX_GAP_MS: f64 = 200.0;
 /// Durations end here, where nanoseconds no longer fit 64 bits.
 const MAX_MS: f64 = 9.2e12;
+/// The latest start: bins need times after it.
+const LAST_T0_NS: i64 = i64::MAX - 365 * 86_400 * 1_000_000_000;
 const IDLE_TIMEOUT_S: f64 = 3600.0;
 const CLOCK_TOLERANCE_MS: f64 = 2.0;
 
@@ -74,6 +76,10 @@ pub fn resolve(ask: &v1::OpenRequest, defaults: &PipelineDefaults) -> Result<Ope
         clock_tolerance_ns: ns("clock_tolerance_ms", tolerance_ms)?,
         bins: parse_word!(BinsBy, "bins", ask.bins, BinsBy::Whole),
     };
+    if let Some(t0_ns) = ask.t0_ns.filter(|t0_ns| *t0_ns > LAST_T0_NS) {
+        let expected = format!("at most {LAST_T0_NS}, a year before int64 nanoseconds end");
+        return Err(Fault::mismatch("t0_ns", expected, t0_ns.to_string()));
+    }
     let idle_timeout_s = positive("idle_timeout_s", ask.idle_timeout_s)?.unwrap_or(IDLE_TIMEOUT_S);
     if idle_timeout_s >= MAX_MS / 1e3 {
         let expected = format!("below {:e} s (292 years)", MAX_MS / 1e3);
@@ -447,6 +453,15 @@ pub fn output_message(spec: &OutputSpec) -> v1::OutputSpec {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_start_behind_which_no_time_is_left_is_refused() {
+        let resolved =
+            |t0_ns| resolve(&v1::OpenRequest { t0_ns: Some(t0_ns), ..ask() }, &PipelineDefaults::default());
+        assert!(resolved(LAST_T0_NS).is_ok());
+        let refused = resolved(i64::MAX).unwrap_err().detail;
+        assert!(refused.contains("t0_ns") && refused.contains("9223372036854775807"), "{refused}");
+    }
 
     fn ask() -> v1::OpenRequest {
         let signal = |name: &str, kind: &str, channels: Vec<v1::Channel>| v1::SignalSpec {

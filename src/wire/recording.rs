@@ -264,6 +264,38 @@ impl Recording {
         self
     }
 
+    /// What begins `ns` nanoseconds after its start or later, moved so that it begins at the start. A sampled signal moves
+    /// by whole samples, so that `ns` should be some.
+    pub fn after(mut self, ns: i64) -> Self {
+        let from = self.t0_ns.saturating_add(ns);
+        let moved = |t_ns: &[i64]| t_ns.iter().map(|t| t - ns).collect::<Vec<_>>();
+        for signal in &mut self.signals {
+            match &mut signal.data {
+                Data::Samples { tensor, timing } => {
+                    let rows = usize::try_from(timing.first_at_or_after(ns)).unwrap_or(usize::MAX);
+                    let rows = rows.min(tensor.shape[0]);
+                    let row_bytes = tensor.data.bytes().len() / tensor.shape[0].max(1);
+                    let mut shape = tensor.shape.clone();
+                    shape[0] -= rows;
+                    *tensor =
+                        Tensor::from_bytes(tensor.dtype, &shape, &tensor.data.bytes()[rows * row_bytes..])
+                            .expect("as many bytes as rows times their width");
+                }
+                Data::Spikes { unit, t_ns } => {
+                    let events = t_ns.partition_point(|&t_ns| t_ns < from);
+                    unit.drain(..events);
+                    *t_ns = moved(&t_ns[events..]);
+                }
+                Data::Markers { t_ns, value } => {
+                    let events = t_ns.partition_point(|&t_ns| t_ns < from);
+                    value.drain(..events);
+                    *t_ns = moved(&t_ns[events..]);
+                }
+            }
+        }
+        self
+    }
+
     /// The recording played `times` times over, as one. Errors: a sampled signal that ends before the others, since its
     /// samples would slip from the rest.
     pub fn repeated(mut self, times: u32) -> Result<Self, RecordingError> {
@@ -555,7 +587,13 @@ mod tests {
         let array = npy::write(&Tensor::from_f32(&[3, 1], &[1.0, 2.0, 3.0]));
         let files: [(&str, &[u8]); 2] =
             [("s.csv", b"unit,time_s\n0,0.01\n1,0.0399\n1,0.05\n"), ("v.npy", &array)];
-        let part = read(&description, &files).unwrap().first(40_000_000);
+        let whole = read(&description, &files).unwrap();
+        let rest = whole.clone().after(20_000_000);
+        let Data::Samples { tensor, .. } = &rest.signals[1].data else { panic!() };
+        assert_eq!(tensor, &Tensor::from_f32(&[2, 1], &[2.0, 3.0]));
+        let t_ns = vec![19_900_007, 30_000_007];
+        assert_eq!(rest.signals[0].data, Data::Spikes { unit: vec![1, 1], t_ns });
+        let part = whole.first(40_000_000);
         let Data::Samples { tensor, .. } = &part.signals[1].data else { panic!() };
         assert_eq!(tensor, &Tensor::from_f32(&[2, 1], &[1.0, 2.0]));
         let twice = part.repeated(2).unwrap();

@@ -27,6 +27,11 @@ pub fn host(name: &str, wire: &v1::Tensor) -> Result<Tensor, Fault> {
     if !wire.raw.is_empty() && !wire.values.is_empty() {
         return Err(Fault::mismatch(name, "one of raw and values", "both"));
     }
+    if dtype == Dtype::Bool
+        && let Some(byte) = wire.raw.iter().find(|byte| **byte > 1)
+    {
+        return Err(Fault::mismatch(format!("{name}.raw"), "bytes 0 and 1 for bool", byte.to_string()));
+    }
     if wire.values.is_empty() {
         return Tensor::from_bytes(dtype, &shape, &wire.raw).ok_or_else(|| {
             let expected = format!("{size} bytes for {dtype} {:?}", wire.shape);

@@ -240,6 +240,23 @@ async fn probe(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_amplifiers_that_drift_and_one_of_them_set_go_on_row_by_row_and_replay_is_identical() {
+    const TRIES: usize = 5;
+    let mut worst_us = Vec::new();
+    while worst_us.last().is_none_or(|worst_us| *worst_us >= CLEAR_US) {
+        assert!(
+            worst_us.len() < TRIES,
+            "on this road clocks were {worst_us:?} µs off, row by row is not to be told"
+        );
+        worst_us.push(two_amplifiers().await);
+    }
+}
+
+/// Clocks that are off by less than this together put each row where it belongs (µs).
+const CLEAR_US: f64 = 5_000.0;
+
+/// Streams two amplifiers, and asserts what came of it; row by row where their clocks were known well enough for that.
+/// Answers how far they may have been off together (µs).
+async fn two_amplifiers() -> f64 {
     const FRAMES: i64 = 60;
     const ROWS: i64 = 5;
     const WRONG_ONCE: i64 = 20;
@@ -318,10 +335,8 @@ async fn two_amplifiers_that_drift_and_one_of_them_set_go_on_row_by_row_and_repl
         })
         .collect();
     let worst_us = left.worst_us + right.worst_us;
-    if worst_us < 5_000.0 {
+    if worst_us < CLEAR_US {
         assert_eq!(answers, want, "each row in its bin, no flag");
-    } else {
-        println!("rows were not told from their neighbours: on this road a clock may be {worst_us} µs off");
     }
 
     let closed: v1::CloseReply = server.delete(&path).await.message();
@@ -345,6 +360,7 @@ async fn two_amplifiers_that_drift_and_one_of_them_set_go_on_row_by_row_and_repl
     let recorded = answers_recorded(&server, &run).await;
     let setup = server.stop().await;
     assert_eq!(answers_of_pair(&replayed(&setup, &info).await), recorded);
+    worst_us
 }
 
 fn block_rows(output: &v1::Output) -> Vec<[f32; 2]> {

@@ -61,7 +61,7 @@ fn text(value: &Value) -> &str {
 /// What latentd may take from SIGTERM to its end, beside `drain_s` (s): threads, the journal's flush, the store.
 const AFTER_DRAIN_S: f64 = 34.0;
 
-/// Environment of a latentd as the configuration reads it. Where the library is stays out: its password is not here.
+/// Environment of a latentd as the configuration reads it. The library's password is not here.
 #[track_caller]
 fn configuration<'a>(environment: impl IntoIterator<Item = (&'a str, &'a str)>) -> latentd::config::Config {
     let of_key = |(name, value): (&str, &str)| {
@@ -69,7 +69,7 @@ fn configuration<'a>(environment: impl IntoIterator<Item = (&'a str, &'a str)>) 
         (key.to_lowercase(), value.to_owned())
     };
     let keys: Vec<_> = environment.into_iter().map(of_key).collect();
-    let given = keys.iter().filter(|(key, _)| !key.starts_with("database_"));
+    let given = keys.iter().filter(|(key, _)| key != "database_password_file");
     let read = latentd::config::Config::with(given.map(|(key, value)| (key.as_str(), value.as_str())));
     read.unwrap_or_else(|error| panic!("{error}"))
 }

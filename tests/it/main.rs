@@ -23,6 +23,7 @@ mod late; // data before, again, too late; a backlog
 mod layers; // who may know whom
 mod library; // the database file, looked at from beside
 mod live; // sessions and frames: the main road
+mod many; // many models, and big ones
 mod model_based; // random sessions against a plain model
 mod montage; // channels that are not the model's
 mod nan; // what is not finite, in and out
@@ -35,6 +36,7 @@ mod postgres; // a library in PostgreSQL: there, away, silent, shared
 mod preprocess; // what a chain does to a stream
 mod recordings; // what the tests stream
 mod released; // the schema, against the released one
+mod reload; // a repository that changes under streaming sessions
 mod resets; // the state starting anew
 mod rig; // rigs that play recordings and keep account
 mod road; // a hostile road between rig and server
@@ -45,7 +47,9 @@ mod stamps; // stamps of 19 digits
 mod start; // starts that must fail
 mod subscribe; // who listens, and what it costs
 mod support; // the real binary, small models, rigs
+mod switch; // another version of a stage, between two bins
 mod usage; // memory and processor time
 mod websocket; // rigs over WebSocket
 mod window; // models that take several bins at once, images, event cameras
 mod writers; // who may write
+mod zoo; // decoders of real recordings

@@ -1,10 +1,11 @@
 //! Signals that fall silent, clocks that are not known, counters that restart.
 
 use crate::support::{
-    Latentd, Line, Linear, Setup, binned, bins, block, blocks, counts, flag_names, linear, models, pipeline,
-    recorded, signal,
+    Latentd, Line, Linear, Setup, binned, bins, block, blocks, carried, counts, flag_names, linear, models,
+    pipeline, recorded, says, signal, within,
 };
 use latentd::wire::v1;
+use latentd::wire::v1::down::Message as Down;
 
 const MS: i64 = 1_000_000;
 
@@ -94,6 +95,56 @@ async fn after_wait_ms_bins_close_without_a_stalled_signal_held_then_by_its_fill
     let output = rig.send(right(1, 2, &[[0.0, 0.0]])).await;
     assert_eq!((bins(&output), output.seq), (1..2, Some(1)));
     assert_eq!(flag_names(&output), [held]);
+    rig.close().await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_stream_that_never_reads_what_is_pushed_to_it_ends_overloaded_and_the_next_answer_has_the_bins() {
+    let server = Setup::new().key("window", 2).start().await;
+    let rig = server.open(v1::OpenRequest { wait_ms: Some(1.0), ..pair() }).await;
+    rig.send(left(0, 0, &[[1.0, 2.0]])).await;
+    assert_eq!(rig.send(right(0, 0, &[[1.0, 0.0]])).await.n, 1);
+    let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{}", server.grpc));
+    // Little lies on the way, so that the rest waits in the server.
+    let narrow = endpoint.unwrap().initial_stream_window_size(1024).initial_connection_window_size(65_535);
+    let mut client = v1::live_client::LiveClient::new(narrow.connect().await.unwrap());
+    let writer = rig.opened.writers["right"].clone();
+    let attach = v1::Attach { session: rig.session().into(), writer, signal: Some("right".into()) };
+    let ups = tokio_stream::iter([v1::Up { message: Some(v1::up::Message::Attach(attach)) }]);
+    let ups = tokio_stream::StreamExt::chain(ups, tokio_stream::pending());
+    let mut silent = within("a stream", client.stream(ups)).await.expect("attached").into_inner();
+    within("attached", silent.message()).await.unwrap();
+    let (mut fed, mut answered) = (1, 0);
+    while rig.info().await.writers["right"] == "attached" {
+        assert!(fed < 3_000, "it holds all that is pushed");
+        for _ in 0..20 {
+            let output = rig.send(left(fed, fed, &[[1.0, 0.0]])).await;
+            answered += output.n;
+            fed += 1;
+        }
+    }
+    // What closes from now on is held as for no stream.
+    crate::support::until(crate::support::LIMIT, "all bins", || async {
+        (rig.info().await.last_bin == Some(fed - 1)).then_some(())
+    })
+    .await;
+    let output = rig.send(left(fed, fed, &[])).await;
+    let mut next_bin = 1;
+    let status = loop {
+        match within("what waits", silent.message()).await {
+            Ok(Some(v1::Down { message: Some(Down::Output(output)) })) => {
+                assert_eq!((output.seq, output.first_bin), (None, next_bin));
+                next_bin += u64::from(output.n);
+            }
+            Ok(Some(_)) => {}
+            Ok(None) => panic!("it ended well"),
+            Err(status) => break status,
+        }
+    };
+    says(&carried(&status, tonic::Code::ResourceExhausted, "overloaded").detail, &["read"]);
+    assert!(next_bin >= 256 && answered + output.n > 0, "{next_bin}");
+    assert_eq!(next_bin + u64::from(answered + output.n), fed, "each bin once");
     rig.close().await;
     server.stop().await;
 }

@@ -8,7 +8,8 @@ use tonic::{Code, Streaming};
 
 use crate::support::events::{Event, Events};
 use crate::support::{
-    Latentd, Linear, Setup, bins, block, blocks, carried, counts, flag_names, linear, recorded, says, within,
+    LIMIT, Latentd, Linear, Setup, bins, block, blocks, carried, counts, flag_names, linear, recorded, says,
+    until, within,
 };
 use latentd::wire::{tensor, v1};
 
@@ -208,7 +209,10 @@ async fn a_slow_subscriber_loses_messages_is_told_how_many_and_holds_nobody_up()
     for seq in 0..FRAMES {
         assert_eq!(line.send(counts(seq, seq * 2000, &rows)).await.n, 2000);
     }
-    assert!(server.metric("latentd_subscriber_dropped_total", "").await > 0.0);
+    until(LIMIT, "a message that is lost", || async {
+        (server.metric("latentd_subscriber_dropped_total", "").await > 0.0).then_some(())
+    })
+    .await;
     server.delete(&format!("/v1/sessions/{session}")).await;
     assert_eq!(line.end().await, []);
     // What they got and what they are told they did not get is all there was.
@@ -303,9 +307,11 @@ async fn subscribers_come_and_go_while_frames_are_stepped() {
     server.stop().await;
 }
 
-/// What one session's answers took: median and 99th percentile of the server's own account (µs).
-async fn lag_us(server: &Latentd, subscribers: usize, stalled_ones: usize) -> (f64, f64) {
-    const FRAMES: u64 = 150;
+/// Width of a rig's bins where its pace is measured.
+const BIN: Duration = Duration::from_millis(20);
+
+/// What one session's answers took, frame by frame, by the server's own account (µs).
+async fn lags_us(server: &Latentd, frames: u64, subscribers: usize, stalled_ones: usize) -> Vec<f64> {
     let mut line = server.line(linear()).await;
     let session = line.opened.session.clone();
     let mut roads = Vec::new();
@@ -316,20 +322,27 @@ async fn lag_us(server: &Latentd, subscribers: usize, stalled_ones: usize) -> (f
     }
     let silent = roads.split_off(subscribers - stalled_ones);
     let readers: Vec<_> = roads.into_iter().map(|road| tokio::spawn(count_outputs(road))).collect();
-    // In real time, as a rig with bins of 20 ms.
-    let mut bins = tokio::time::interval(Duration::from_millis(20));
-    for seq in 0..FRAMES {
+    // In real time, as a rig.
+    let (mut bins, mut lags) = (tokio::time::interval(BIN), Vec::new());
+    for seq in 0..frames {
         bins.tick().await;
-        assert_eq!(line.send(counts(seq, seq, &[ROW])).await.seq, Some(seq));
+        let output = line.send(counts(seq, seq, &[ROW])).await;
+        assert_eq!(output.seq, Some(seq));
+        lags.push(output.lag_us.expect("a lag").total);
     }
-    let closed: v1::CloseReply = server.delete(&format!("/v1/sessions/{session}")).await.message();
+    server.delete(&format!("/v1/sessions/{session}")).await;
     assert_eq!(line.end().await, []);
     for reader in readers {
-        assert_eq!(within("a reader", reader).await.unwrap(), FRAMES, "whoever reads gets every bin");
+        assert_eq!(within("a reader", reader).await.unwrap(), frames, "whoever reads gets every bin");
     }
     drop(silent);
-    let lag = closed.lag_us.unwrap();
-    (lag.p50, lag.p99)
+    lags
+}
+
+/// The value below which this share of them lies.
+fn quantile(mut values: Vec<f64>, share: f64) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[((values.len() - 1) as f64 * share).round() as usize]
 }
 
 /// Outputs that come by a road until the last event, by raw bytes: hundreds of readers must not take the machine from
@@ -355,11 +368,33 @@ async fn count_outputs(mut road: tokio::net::TcpStream) -> u64 {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn five_hundred_subscribers_of_which_a_hundred_do_not_read_leave_the_rig_its_pace() {
+    const MOST_BINS: f64 = 5.0;
     let server = Setup::new().key("load_limit", 1).start().await;
-    let alone = lag_us(&server, 0, 0).await;
-    let watched = lag_us(&server, 500, 100).await;
-    println!("lag p50, p99 (µs): alone {alone:.0?}, with 500 subscribers {watched:.0?}");
-    // The figure is the bench's; here, on whatever machine, a bin is answered well before the next one comes.
-    assert!(watched.0 < 10_000.0, "alone {alone:?}, with 500 subscribers {watched:?}");
+    let alone = quantile(lags_us(&server, 150, 0, 0).await, 0.99);
+    let watched = quantile(lags_us(&server, 150, 500, 100).await, 0.99);
+    println!("lag p99: alone {alone:.0} µs, with 500 subscribers {watched:.0} µs");
+    // How little it costs is measured below. Here four hundred unoptimised readers share the server's cores, with
+    // whatever else runs: what must not be is that the rig waits for them, or for those who do not read.
+    let most = MOST_BINS * alone.max(BIN.as_secs_f64() * 1e6);
+    assert!(watched <= most, "p99 {watched:.0} µs is over {most:.0} µs, alone it is {alone:.0} µs");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "takes a minute, and a release build; make test-all"]
+async fn five_hundred_subscribers_cost_the_rig_less_than_half_of_its_99th_percentile() {
+    const PHASES: usize = 4;
+    const MOST: f64 = 1.5;
+    let server = Setup::new().key("load_limit", 1).start().await;
+    // In turns, so that whatever else the machine does meets both.
+    let (mut alone, mut watched) = (Vec::new(), Vec::new());
+    for _ in 0..PHASES {
+        alone.extend(lags_us(&server, 400, 0, 0).await);
+        watched.extend(lags_us(&server, 400, 500, 100).await);
+    }
+    let [alone, watched] = [alone, watched].map(|lags| quantile(lags, 0.99));
+    let ratio = watched / alone;
+    println!("lag p99: alone {alone:.0} µs, with 500 subscribers {watched:.0} µs, ratio {ratio:.2}");
+    assert!(ratio <= MOST, "p99 {watched:.0} µs is {ratio:.2} times {alone:.0} µs");
     server.stop().await;
 }

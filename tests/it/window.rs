@@ -539,3 +539,47 @@ async fn a_model_of_an_event_camera_is_given_the_count_of_each_pixel_by_polarity
     says(&refused.fault.detail, &["`address_events`", "`spike_events` (signal `eye`)"]);
     server.stop().await;
 }
+
+#[tokio::test]
+async fn a_window_goes_on_under_another_version_of_its_model_unless_it_is_to_begin_anew() {
+    // Version 2 gives the sum of the window's four bins instead of their mean.
+    let dims: [Dim; 3] = ["batch".into(), 4.into(), 2.into()];
+    let graph = GraphBuilder::new("sum")
+        .input("x", Dtype::F32, &dims)
+        .i64("axis", &[1], &[1])
+        .node_with("ReduceSum", &["x", "axis"], &["y"], [Attribute::int("keepdims", 0)])
+        .output("y", Dtype::F32, &["batch".into(), 2.into()])
+        .bytes();
+    let server = Setup::bare().model(mean("every", 4, 1)).file("every/2/model.onnx", graph).start().await;
+    let rig = server.open(v1::OpenRequest { versions: [("every".into(), 1)].into(), ..ask("every") }).await;
+    let switch = async |version: u32, state: &str| {
+        let body = format!(r#"{{"stage": "every", "version": {version}, "state": "{state}"}}"#);
+        let answer = server.post(&format!("/v1/sessions/{}/switch", rig.session()), body).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+    };
+    let sum = |k: u64| [0, 1].map(|c| (k - 3..=k).map(|k| row(k)[c]).sum::<f32>());
+    let one = async |k: u64| {
+        let output = rig.send(counts(k, k, &[row(k)])).await;
+        (blocks::<2>(&output, 0)[0], flag_names(&output).remove(0))
+    };
+    for k in 0..6 {
+        let (mean, flags) = one(k).await;
+        match k {
+            0..3 => assert!(mean[0].is_nan() && flags == ["warming_up"], "{mean:?} {flags:?}"),
+            _ => assert_eq!((mean, flags), (sum(k).map(|sum| sum / 4.0), vec![])),
+        }
+    }
+    switch(2, "keep").await;
+    assert_eq!(one(6).await, (sum(6), vec!["switched"]));
+    assert_eq!(one(7).await, (sum(7), vec![]));
+    switch(1, "reset").await;
+    let (mean, flags) = one(8).await;
+    assert!(mean[0].is_nan(), "{mean:?}");
+    assert_eq!(flags, ["warming_up", "reset", "switched"]);
+    for k in 9..11 {
+        assert!(one(k).await.0[0].is_nan());
+    }
+    assert_eq!(one(11).await, (sum(11).map(|sum| sum / 4.0), vec![]));
+    rig.close().await;
+    server.stop().await;
+}

@@ -208,3 +208,25 @@ fn a_lane_that_nobody_holds_is_freed_and_its_model_with_it() {
     until("freed", || gone.upgrade().is_none());
     until("its instance, too", || Arc::strong_count(&fake) == 1);
 }
+
+#[test]
+fn a_place_is_exchanged_for_one_on_another_lane_where_there_would_be_no_room_for_both() {
+    let (fake, pool) = (Fake::new(), pool(2));
+    let (old, new, dear) =
+        (fake.lane(&pool, spec(1), 1), fake.lane(&pool, spec(1), 1), fake.lane(&pool, spec(1), 1));
+    for (lane, ms) in [(&old, 4), (&new, 3), (&dear, 8)] {
+        lane.learn(1, Duration::from_millis(ms));
+    }
+    let mut open: Vec<_> =
+        (0..4).map(|_| pool.admit(&[(old.clone(), 100.0)]).expect("1.6 threads are allowed")).collect();
+    let leaves = open.pop().and_then(|mut places| places.pop()).expect("a place");
+    let before = pool.load().busy;
+    assert!(pool.exchange((dear, 100.0), &leaves).is_err(), "2.0 threads are not");
+    assert_eq!(pool.load().busy, before, "nothing is left of what was refused");
+    let place = pool.exchange((new.clone(), 100.0), &leaves).expect("one comes, one goes");
+    drop(leaves);
+    assert!((pool.load().busy - 1.5).abs() < 1e-9);
+    drop((place, open));
+    assert_eq!(pool.load().busy, 0.0);
+    pool.stop(Instant::now() + LIMIT);
+}

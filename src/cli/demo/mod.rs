@@ -1,4 +1,4 @@
-//! `latentd demo`: two rigs side by side through the public network API, then scores and queries.
+//! `latentd demo`: rigs side by side through the public network API, then scores and queries.
 //! Enters: the addresses of a server that serves the bundled models. Leaves: scores, curl lines, an end.
 //! Owns: what it draws. Must hold: it knows the server by the wire alone, as any client does.
 //! Must not know: how the server was started; any room of it.
@@ -26,6 +26,7 @@ use super::queries::{self, Query, QueryError};
 use super::replay::player::{PlayError, play_watched};
 use super::replay::report::PlayReport;
 use super::replay::summary;
+use crate::config::process_env;
 use crate::wire::recording::{Recording, RecordingError};
 
 /// Where the server of the demo listens.
@@ -49,9 +50,11 @@ pub struct DemoOptions {
 }
 
 impl Default for DemoOptions {
-    /// In real time, both, from where `make setup` puts recordings.
+    /// In real time, those that play unasked, from where `make setup` puts recordings and LATENTD_RECORDINGS says.
     fn default() -> Self {
-        let recordings = ["zoo/recordings", ".recordings"].map(PathBuf::from).to_vec();
+        let given = process_env("LATENTD_RECORDINGS").map(PathBuf::from);
+        let recordings =
+            ["zoo/recordings", ".recordings"].map(PathBuf::from).into_iter().chain(given).collect();
         Self { fast: false, only: None, recordings }
     }
 }
@@ -152,13 +155,11 @@ pub async fn run(
 }
 
 fn players(options: &DemoOptions) -> Result<Vec<Player>, DemoError> {
-    let mut rigs = rig::rigs();
-    if let Some(only) = &options.only {
-        let there_are = crate::error::there_is(only, rigs.iter().map(|rig| rig.folder));
-        rigs.retain(|rig| rig.folder == only || rig.pipeline == *only);
-        if rigs.is_empty() {
-            return Err(DemoError::Unknown(only.clone(), there_are));
-        }
+    let rigs = rig::asked(options.only.as_deref());
+    if let (Some(only), true) = (&options.only, rigs.is_empty()) {
+        let all = rig::rigs();
+        let there_are = crate::error::there_is(only, all.iter().map(|rig| rig.folder));
+        return Err(DemoError::Unknown(only.clone(), there_are));
     }
     let player = |rig: Rig| {
         let recording = Arc::new(rig.recording(&options.recordings, options.fast)?);

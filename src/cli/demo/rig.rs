@@ -1,4 +1,4 @@
-//! The two rigs of the demo: what they play, through which pipeline, and what of it is scored.
+//! The rigs of the demo: what they play, through which pipeline, and what of it is scored.
 
 use std::path::{Path, PathBuf};
 
@@ -11,11 +11,6 @@ use crate::cli::replay::report::PlayReport;
 use crate::cli::replay::score::{self, Grid, Pair, ScoreError, Scored};
 use crate::domain::time::{NS_PER_S, ns_from_ms};
 use crate::wire::recording::{RECORDING_FILE, Recording};
-
-/// How long the demo plays in real time (s).
-const PLAYED_S: i64 = 20;
-/// How much it plays at full speed (s).
-const PLAYED_FAST_S: i64 = 10;
 
 /// A rig of the demo.
 #[derive(Clone, Debug)]
@@ -34,13 +29,30 @@ pub struct Rig {
     pub bin_ms: f64,
     /// Bins in a column of a sparkline.
     pub bins_per_column: usize,
+    /// Where in the recording it begins (s).
+    pub from_s: i64,
+    /// How long it plays in real time, and at full speed (s).
+    pub played_s: (i64, i64),
     /// Of each so many bins, those from the second number on were not learnt from.
     pub held_out: (u64, u64),
     /// The same in words.
     pub held_out_words: &'static str,
 }
 
-/// The receptor and the cortex.
+/// The receptor and the cortex, which play unasked.
+const UNASKED: usize = 2;
+
+/// The rigs that `only` asks for, by the recording's folder or the pipeline; unasked the first two.
+pub fn asked(only: Option<&str>) -> Vec<Rig> {
+    let mut rigs = rigs();
+    match only {
+        Some(only) => rigs.retain(|rig| rig.folder == only || rig.pipeline == only),
+        None => rigs.truncate(UNASKED),
+    }
+    rigs
+}
+
+/// All that there are.
 pub fn rigs() -> Vec<Rig> {
     let pair = |output: &str, target: &str, delay_ms| Pair {
         output: output.into(),
@@ -57,6 +69,8 @@ pub fn rigs() -> Vec<Rig> {
             pair: pair("envelope", "stimulus", Some(10.0)),
             bin_ms: 2.0,
             bins_per_column: 4,
+            from_s: 0,
+            played_s: (20, 10),
             held_out: (5000, 4000),
             held_out_words: "on seconds 8 to 10, which it did not learn from",
         },
@@ -68,8 +82,23 @@ pub fn rigs() -> Vec<Rig> {
             pair: pair("velocity", "velocity", None),
             bin_ms: 20.0,
             bins_per_column: 2,
+            from_s: 0,
+            played_s: (20, 10),
             held_out: (u64::MAX, 0),
             held_out_words: "a session that it did not learn from",
+        },
+        Rig {
+            folder: "hc_linear_track",
+            bring: "say where it is by LATENTD_RECORDINGS",
+            pipeline: "hippocampus".into(),
+            about: "31 units of a rat's hippocampus to latents and its place on the track (camera px)".into(),
+            pair: pair("position", "position", None),
+            bin_ms: 100.0,
+            bins_per_column: 2,
+            from_s: 720,
+            played_s: (60, 180),
+            held_out: (u64::MAX, 0),
+            held_out_words: "on seconds 720 and later, which it did not learn from; standing still counts too",
         },
     ]
 }
@@ -84,7 +113,7 @@ impl Rig {
             folders: folders.iter().map(|folder| folder.display().to_string()).collect::<Vec<_>>().join(", "),
             bring: self.bring,
         })?;
-        read(&file, if fast { PLAYED_FAST_S } else { PLAYED_S })
+        read(&file, self.from_s, if fast { self.played_s.1 } else { self.played_s.0 })
     }
 
     /// How it is played: everything recorded.
@@ -114,8 +143,8 @@ impl Rig {
     }
 }
 
-fn read(file: &Path, played_s: i64) -> Result<Recording, DemoError> {
-    let recording = replay::open(file)?;
+fn read(file: &Path, from_s: i64, played_s: i64) -> Result<Recording, DemoError> {
+    let recording = replay::open(file)?.after(from_s * NS_PER_S);
     let played_ns = played_s * NS_PER_S;
     let times = played_ns / recording.end_ns().max(1);
     let recording = if times > 1 { recording.repeated(times as u32)? } else { recording };

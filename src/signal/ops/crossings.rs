@@ -62,21 +62,22 @@ pub struct Crossings {
 /// What was seen of the calibration.
 #[derive(Clone, Debug)]
 enum Measured {
-    /// By channel: the filtered values, and the sum of the squares of what came.
-    Yet(Vec<Tally>, Vec<f64>),
+    /// The filtered values, and by channel the sum of the squares of what came.
+    Yet(Tally, Vec<f64>),
     /// It is over; true: a channel without a good value in it, which has no threshold.
     Frozen(Vec<bool>),
 }
 
 impl Measured {
-    fn yet(of: Spread, channels: usize) -> Self {
-        Measured::Yet(vec![Tally::new(of); channels], vec![0.0; channels])
+    /// Errors: too many channels for so long a calibration.
+    fn yet(of: Spread, channels: usize, calibration: u64) -> Result<Self, OpError> {
+        Ok(Measured::Yet(Tally::new(of, channels, calibration)?, vec![0.0; channels]))
     }
 }
 
 impl Crossings {
     /// A detector for `channels` of a stream of `pace`, and its delay (ms).
-    /// Errors: a corner at or above half of the rate, a calibration shorter than a sample.
+    /// Errors: a corner at or above half of the rate, a calibration shorter than a sample, or too long for so many channels.
     pub fn new(params: CrossingParams, pace: Pace, channels: usize) -> Result<(Self, f64), OpError> {
         let (low, high) = params.band_hz;
         let design = Design::butterworth(BandKind::Band, params.order, Some(low), Some(high), pace.hz())?;
@@ -95,7 +96,7 @@ impl Crossings {
             calibration,
             refractory: u64::try_from(pace.first_at_or_after(refractory_ns.into())).unwrap_or(u64::MAX),
             of: params.of,
-            measured: Measured::yet(params.of, channels),
+            measured: Measured::yet(params.of, channels, calibration)?,
             thresholds: vec![f64::NAN; channels],
             armed: vec![f64::NAN; channels],
             before: vec![f64::NAN; channels],
@@ -131,10 +132,10 @@ impl Crossings {
 
     /// One filtered row of the calibration, or the first after it.
     fn measure(&mut self, row: &[f64], at: u64, reports: &mut Vec<Report>) {
-        if let Measured::Yet(tallies, _) = &mut self.measured
+        if let Measured::Yet(tally, _) = &mut self.measured
             && at < self.calibration
         {
-            tallies.iter_mut().zip(row).filter(|(_, y)| !y.is_nan()).for_each(|(tally, y)| tally.add(*y));
+            tally.add(row);
         }
         if at.saturating_add(1) >= self.calibration {
             self.freeze(reports);
@@ -142,18 +143,18 @@ impl Crossings {
     }
 
     fn freeze(&mut self, reports: &mut Vec<Report>) {
-        let Measured::Yet(tallies, squares) = &mut self.measured else { return };
+        let Measured::Yet(tally, squares) = &mut self.measured else { return };
         let mut lacking = vec![false; self.channels];
-        for (c, (tally, squares)) in tallies.iter_mut().zip(squares).enumerate() {
-            let count = tally.count();
+        for (c, squares) in squares.iter().enumerate() {
+            let count = tally.count(c);
             if count == 0 {
                 lacking[c] = true;
                 reports.push(Report::Uncalibrated(c));
                 continue;
             }
             let spread = match self.of {
-                Spread::Rms => tally.spread(),
-                Spread::Median => tally.spread() / MEDIAN_OF_NOISE,
+                Spread::Rms => tally.spread(c),
+                Spread::Median => tally.spread(c) / MEDIAN_OF_NOISE,
             };
             self.thresholds[c] = self.times * spread;
             if spread <= FLAT * (*squares / count as f64).sqrt() {
@@ -221,7 +222,9 @@ impl Crossings {
     /// Back to the state before the first row.
     pub fn reset(&mut self) {
         self.restart();
-        self.measured = Measured::yet(self.of, self.channels);
+        if let Ok(measured) = Measured::yet(self.of, self.channels, self.calibration) {
+            self.measured = measured; // as when it was made
+        }
         self.thresholds.fill(f64::NAN);
         self.armed.fill(f64::NAN);
         self.counted.fill(None);
