@@ -278,12 +278,8 @@ def get(path):
 
 
 def use(root, stage, volume):
-    """The image's life: refused as it stands, allowed, ready, streamed to, stopped."""
+    """The image's life: ready, streamed to, stopped."""
     image = Image(root, stage)
-    code, text = image.run(image.entry + image.command, {})
-    expect(code == 1 and "allow_unauthenticated" in text, f"off the loopback without a word it ended with {code}: {text}")
-    print("off the loopback address it does not start by itself")
-
     env = {"LATENTD_ALLOW_UNAUTHENTICATED": "true"}
     log = volume.parent / "log"
     with log.open("w") as out:

@@ -10,6 +10,7 @@ pub mod metrics; // every metric, named once
 pub mod wire; // the schema, and its way to domain and back
 pub mod http; // requests in, answers out
 pub mod grpc; // the same over streams
+pub mod access; // who may come in
 pub mod app; // the use cases, free of transport
 pub mod session; // one ordered stream: order, gaps, state, what is in flight
 pub mod signal; // from frames to bins (pure)

@@ -14,6 +14,8 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use crate::access::Keys;
+use crate::domain::caller::{Caller, Need};
 use crate::error::Fault;
 use crate::metrics::Metrics;
 use crate::wire::v1;
@@ -21,6 +23,8 @@ use crate::wire::v1;
 /// All use cases. Cheap to clone.
 #[derive(Clone)]
 pub struct App {
+    /// Who may come in.
+    pub access: Arc<Keys>,
     /// Sessions and frames.
     pub live: Arc<live::Live>,
     /// The registry and pipelines.
@@ -38,6 +42,25 @@ pub struct App {
 }
 
 impl App {
+    /// Who makes a call at a door that asks for keys. `shown`: the values of its `authorization`.
+    /// Errors: `unauthenticated`, `forbidden`.
+    pub fn admit<'a>(
+        &self,
+        shown: impl Iterator<Item = &'a [u8]>,
+        need: Need,
+        request_id: &str,
+    ) -> Result<Caller, Fault> {
+        match need {
+            Need::Nothing => Ok(Caller::local(request_id)),
+            Need::Key | Need::Scope(_) => self.access.admit(shown, need, request_id),
+        }
+    }
+
+    /// Ends when the caller's key is revoked, with what is then told; what a call has open ends by it.
+    pub fn revoked(&self, who: &Caller) -> impl Future<Output = Fault> + Send + use<> {
+        self.access.revoked(who)
+    }
+
     /// Whether requests should be sent here, and what is amiss.
     pub fn readiness(&self) -> v1::ReadyReply {
         let mut reasons = self.readiness.reasons();

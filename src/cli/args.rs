@@ -154,6 +154,9 @@ pub struct ReplayArgs {
     /// The server's gRPC address
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8081")]
     pub grpc: String,
+    /// A file with an API key (`latentd keys create`), where the server asks for one
+    #[arg(long, value_name = "FILE")]
+    pub key_file: Option<std::path::PathBuf>,
     /// In real time, or as fast as it is answered
     #[arg(long, value_enum, default_value = "real")]
     pub speed: Speed,

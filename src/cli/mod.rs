@@ -6,6 +6,7 @@
 pub mod args; // the flags of each command
 pub mod bench; // beside the floors
 pub mod db; // the library's schema
+pub mod keys; // API keys
 pub mod demo; // rigs side by side
 pub mod queries; // curl lines, and their proof
 pub mod models; // a look at a repository
@@ -17,6 +18,8 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+use crate::domain::caller::{Scope, Scopes};
 
 pub use args::{BenchArgs, DbArgs, DemoArgs, ReadyArgs, ReplayArgs, ServeArgs, Speed};
 
@@ -40,6 +43,45 @@ pub enum Cli {
     /// Look at the library's schema, or bring it up to this version
     #[command(subcommand)]
     Db(Db),
+    /// Make, list and revoke API keys; a running server sees it within two seconds
+    #[command(subcommand)]
+    Keys(Keys),
+}
+
+/// `latentd keys ...`
+#[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
+pub enum Keys {
+    /// Make a key, and write it to standard output, this once
+    Create {
+        /// What it is called, in lists and logs
+        #[arg(long, value_name = "N")]
+        name: String,
+        /// What it may: stream, read, admin, with commas between them
+        #[arg(long, value_name = "SCOPES", value_parser = scopes)]
+        scopes: Scopes,
+        /// Where the library is
+        #[command(flatten)]
+        library: DbArgs,
+    },
+    /// List all keys, also those that were revoked
+    List {
+        /// Where the library is
+        #[command(flatten)]
+        library: DbArgs,
+    },
+    /// Revoke a key: it lets nobody in any more, and what it has open ends
+    Revoke {
+        /// Its name or id
+        #[arg(value_name = "NAME_OR_ID")]
+        key: String,
+        /// Where the library is
+        #[command(flatten)]
+        library: DbArgs,
+    },
+}
+
+fn scopes(text: &str) -> Result<Scopes, String> {
+    Scopes::parse(text).map_err(|word| format!("`{word}` is no scope; there are: {}", Scope::words()))
 }
 
 /// `latentd db ...`
@@ -89,6 +131,7 @@ impl Cli {
             Cli::Bench(args) => bench::command::run(&args),
             Cli::Ready(args) => ready::run(&args),
             Cli::Models(command) => models::run(command),
+            Cli::Keys(command) => keys::run(command),
             Cli::Db(command) => db::run(command),
         }
     }
@@ -123,6 +166,26 @@ mod tests {
     #[test]
     fn the_commands_fit_together() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_keys_commands_read_as_written() {
+        let read = |line: &str| Cli::try_parse_from(line.split(' '));
+        match read("latentd keys create --name rig-3 --scopes stream,read --data d").unwrap() {
+            Cli::Keys(Keys::Create { name, scopes, library }) => {
+                assert_eq!((name.as_str(), scopes.to_string().as_str()), ("rig-3", "stream,read"));
+                assert_eq!(library.flags, [("data".to_owned(), "d".to_owned())]);
+            }
+            other => panic!("{other:?}"),
+        }
+        match read("latentd keys revoke rig-3").unwrap() {
+            Cli::Keys(Keys::Revoke { key, .. }) => assert_eq!(key, "rig-3"),
+            other => panic!("{other:?}"),
+        }
+        read("latentd keys list").unwrap();
+        let refused = read("latentd keys create --name a --scopes write").unwrap_err().to_string();
+        assert!(refused.contains("`write` is no scope; there are: stream, read, admin"), "{refused}");
+        assert!(read("latentd keys create --name a").is_err(), "scopes are asked for");
     }
 
     #[test]

@@ -16,8 +16,7 @@ const LIMIT: Duration = Duration::from_secs(3);
 pub fn run(args: &ReadyArgs) -> ExitCode {
     let url = match &args.url {
         Some(url) => url.trim_end_matches('/').to_owned(),
-        // Why allowed: it is the server that binds, and by its own flags.
-        None => match Config::read(&[("allow_unauthenticated".into(), "true".into())], &process_env) {
+        None => match Config::read(&[], &process_env) {
             Ok(config) => format!("http://{}", reached(config.http)),
             Err(error) => return super::fail(&error),
         },

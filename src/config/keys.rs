@@ -129,8 +129,10 @@ pub const KEYS: &[Key] = &[
         "allow_unauthenticated",
         "BOOL",
         "false",
-        "Serve off the loopback address without API keys (keys come with a later version)",
+        "Serve off the loopback address without asking for API keys",
     ),
+    key(DOOR, "require_keys", "BOOL", "false", "Ask for API keys on the loopback address, too"),
+    key(DOOR, "open_metrics", "BOOL", "false", "Answer /metrics without an API key"),
     key(
         DOOR,
         "cors_origins",

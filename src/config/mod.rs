@@ -76,9 +76,9 @@ pub struct Config {
     pub database_connect: Duration,
     /// Time for a call of such a library.
     pub database_statement: Duration,
-    /// HTTP address to bind; on the loopback unless `allow_unauthenticated`.
+    /// HTTP address to bind.
     pub http: SocketAddr,
-    /// gRPC address to bind; on the loopback unless `allow_unauthenticated`.
+    /// gRPC address to bind.
     pub grpc: SocketAddr,
     /// Public address for open's answer. `None`: the address that was bound.
     pub endpoint: Option<String>,
@@ -112,6 +112,10 @@ pub struct Config {
     pub dead_after: Duration,
     /// Serve off the loopback address without keys.
     pub allow_unauthenticated: bool,
+    /// Ask for keys on the loopback address, too; not together with `allow_unauthenticated`.
+    pub require_keys: bool,
+    /// Answer `/metrics` without a key.
+    pub open_metrics: bool,
     /// Origins of web pages that may use the API from a browser; `*` is any.
     pub cors_origins: Vec<String>,
     /// Largest HTTP body.
@@ -184,6 +188,11 @@ impl Config {
         Self::read(&pairs, &|_| None)
     }
 
+    /// Whether whoever comes by this address needs an API key.
+    pub fn asks_for_keys(&self, address: SocketAddr) -> bool {
+        self.require_keys || !(self.allow_unauthenticated || is_loopback(address.ip()))
+    }
+
     /// Every key with the value in force and its source, in the order of `keys::KEYS`. Holds no secret.
     pub fn table(&self) -> &[Row] {
         &self.table
@@ -236,6 +245,8 @@ impl Reader {
             ping: self.duration("ping_s", 0.01, 3_600.0),
             dead_after: self.duration("dead_after_s", 0.01, 86_400.0),
             allow_unauthenticated: self.switch("allow_unauthenticated"),
+            require_keys: self.switch("require_keys"),
+            open_metrics: self.switch("open_metrics"),
             cors_origins: self.origins(),
             body_limit_bytes: self.bytes("body_limit", 1 << 10, 1 << 40) as usize,
             // Why 2 GiB: protobuf's own limit.
@@ -264,14 +275,11 @@ impl Reader {
 
     /// What must hold between keys.
     fn relations(&mut self, config: &Config) {
-        for (name, address) in [("http", config.http), ("grpc", config.grpc)] {
-            if !config.allow_unauthenticated && !is_loopback(address.ip()) {
-                self.refuse_key(
-                    name,
-                    "a loopback address (127.0.0.1, [::1]), or `allow_unauthenticated = true` beside it: \
-                     API keys come with a later version, and without them anyone who reaches the address may use it",
-                );
-            }
+        if config.require_keys && config.allow_unauthenticated {
+            self.refuse_key(
+                "require_keys",
+                "false where `allow_unauthenticated` is true: the two contradict each other",
+            );
         }
         if config.http == config.grpc && config.http.port() != 0 {
             self.refuse_key("grpc", "another address than http's");
@@ -663,18 +671,21 @@ mod tests {
     }
 
     #[test]
-    fn off_the_loopback_address_it_is_refused_unless_that_is_allowed() {
+    fn off_the_loopback_address_keys_are_asked_for_unless_that_is_allowed() {
+        let asks = |address: &str, key: &str| {
+            let config = Config::with([("http", address), (key, "true")]).unwrap();
+            config.asks_for_keys(config.http)
+        };
         for address in ["0.0.0.0:8080", "[::]:8080", "192.168.1.4:80"] {
-            let sentence = fault("http", address);
-            assert!(
-                sentence.contains("allow_unauthenticated") && sentence.contains("later version"),
-                "{sentence}"
-            );
-            Config::with([("http", address), ("allow_unauthenticated", "true")]).unwrap();
+            assert!(asks(address, "open_metrics"), "{address}");
+            assert!(!asks(address, "allow_unauthenticated"), "{address}");
         }
         for address in ["127.0.0.9:0", "[::1]:0", "localhost:0", "[::ffff:127.0.0.1]:0"] {
-            Config::with([("http", address)]).unwrap();
+            assert!(!asks(address, "open_metrics"), "{address}");
+            assert!(asks(address, "require_keys"), "{address}");
         }
+        let both = Config::with([("require_keys", "true"), ("allow_unauthenticated", "true")]).unwrap_err();
+        assert!(both.to_string().contains("contradict"), "{both}");
     }
 
     #[test]

@@ -97,6 +97,10 @@ id!(
     /// A run: the recorded result of a session. Made locally, so that the library may be away.
     RunId
 );
+id!(
+    /// An API key: what tells it from others, and is no secret.
+    KeyId
+);
 
 /// A version's number; one immutable set of bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -10,7 +10,6 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::app::App;
 use crate::app::talk::Heard;
 use crate::domain::caller::Caller;
-use crate::domain::request::RequestId;
 use crate::error::{Fault, Kind};
 use crate::wire::v1::live_server::Live;
 use crate::wire::{fault, v1};
@@ -40,15 +39,16 @@ impl LiveService {
         }
     }
 
-    fn later(&self, call: &str) -> Status {
+    fn later(&self, who: &Caller, call: &str) -> Status {
         let refused = Fault::new(Kind::Unsupported, format!("{call}: not served by this version"));
-        self.refuse(&Caller::local(""))(refused)
+        self.refuse(who)(refused)
     }
 }
 
-fn caller<T>(request: &Request<T>) -> Caller {
-    let given = request.metadata().get("x-request-id").and_then(|value| value.to_str().ok());
-    Caller::local(RequestId::take(given).as_str())
+/// Who asks, as the gate found out. Errors: `internal`, for a call that did not pass it.
+fn caller<T>(request: &Request<T>) -> Result<Caller, Status> {
+    let unknown = || fault::status(&Fault::new(Kind::Internal, "the call has no caller"), "");
+    request.extensions().get().cloned().ok_or_else(unknown)
 }
 
 #[tonic::async_trait]
@@ -57,24 +57,24 @@ impl Live for LiveService {
     type SubscribeStream = Downs;
 
     async fn open(&self, request: Request<v1::OpenRequest>) -> Result<Response<v1::OpenReply>, Status> {
-        let who = caller(&request);
+        let who = caller(&request)?;
         self.app.live.open(&who, request.into_inner()).await.map(Response::new).map_err(self.refuse(&who))
     }
 
     async fn close(&self, request: Request<v1::CloseRequest>) -> Result<Response<v1::CloseReply>, Status> {
-        let who = caller(&request);
+        let who = caller(&request)?;
         let session = request.into_inner().session;
         self.app.live.close(&who, &session).await.map(Response::new).map_err(self.refuse(&who))
     }
 
     async fn reset(&self, request: Request<v1::ResetRequest>) -> Result<Response<v1::ResetReply>, Status> {
-        let who = caller(&request);
+        let who = caller(&request)?;
         let ask = request.into_inner();
         self.app.live.reset(&who, &ask.session, &ask).map(Response::new).map_err(self.refuse(&who))
     }
 
     async fn stream(&self, request: Request<Streaming<v1::Up>>) -> Result<Response<Downs>, Status> {
-        let who = caller(&request);
+        let who = caller(&request)?;
         let refuse = self.refuse(&who);
         let mut ups = request.into_inner();
         let first = tokio::select! {
@@ -101,7 +101,7 @@ impl Live for LiveService {
     }
 
     async fn subscribe(&self, request: Request<v1::SubscribeRequest>) -> Result<Response<Downs>, Status> {
-        let who = caller(&request);
+        let who = caller(&request)?;
         let refuse = self.refuse(&who);
         let told = self.app.live.subscribe(&who, &request.into_inner()).map_err(&refuse)?;
         let downs = told.filter_map(move |told| {
@@ -111,12 +111,15 @@ impl Live for LiveService {
         Ok(Response::new(Box::pin(downs)))
     }
 
-    async fn snapshot(&self, _: Request<v1::SnapshotRequest>) -> Result<Response<v1::SnapshotReply>, Status> {
-        Err(self.later("Snapshot"))
+    async fn snapshot(
+        &self,
+        request: Request<v1::SnapshotRequest>,
+    ) -> Result<Response<v1::SnapshotReply>, Status> {
+        Err(self.later(&caller(&request)?, "Snapshot"))
     }
 
-    async fn fork(&self, _: Request<v1::ForkRequest>) -> Result<Response<v1::OpenReply>, Status> {
-        Err(self.later("Fork"))
+    async fn fork(&self, request: Request<v1::ForkRequest>) -> Result<Response<v1::OpenReply>, Status> {
+        Err(self.later(&caller(&request)?, "Fork"))
     }
 }
 

@@ -49,6 +49,9 @@ pub fn problem(fault: &Fault, request_id: &str) -> Response {
     let mut response = Response::new(Body::from(body));
     *response.status_mut() = StatusCode::from_u16(fault.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM));
+    if fault.kind == Kind::Unauthenticated {
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    }
     if let Some(ms) = fault.retry_after_ms {
         let seconds = (ms / 1e3).ceil().max(1.0) as u64;
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));

@@ -1,7 +1,7 @@
 //! HTTP: a route is decoded, given to one call of `app`, and encoded.
 //! Enters: requests. Leaves: messages of the schema as JSON or protobuf, tables where many rows come, faults as
 //! `application/problem+json`. Owns: the routes. Must hold: a handler is thin; every fault has a body; no body is read
-//! past its limit; a route and what the document says of it are one. Must not know: sessions, models, the store (only
+//! past its limit, and none of a caller that may not; a route and what the document says of it are one. Must not know: sessions, models, the store (only
 //! `app`).
 
 pub mod accept; // connections, their limits and their end
@@ -19,6 +19,7 @@ mod subscribe; // what a session gives, to a browser
 mod websocket; // a rig's stream
 mod pulse; // signs of life of a connection
 mod origins; // which web pages may use the API
+mod gate; // who may make which call
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -34,13 +35,15 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::app::App;
-use crate::domain::caller::Caller;
+use crate::domain::caller::{Need, Scope};
 use crate::domain::request::RequestId;
 use crate::error::{Fault, Kind};
 use crate::wire::v1;
+use gate::{Gate, Needs};
 use message::Problem;
 use route::{Content, Route};
 
+pub use gate::Asked;
 pub use origins::Origins;
 
 /// What replies that live long need.
@@ -64,83 +67,115 @@ pub struct Streams {
     pub tasks: TaskTracker,
 }
 
-/// All routes: what is served, and what the contract names and is not served yet.
-fn routes() -> Vec<Route> {
+/// All routes: what each asks of its caller, what is served, and what the contract names and is not served yet.
+/// `metrics`: what that one asks.
+fn routes(metrics: Need) -> Vec<Route> {
     use v1::{
         CloseReply, EventsReply, Frame, InferReply, InferRequest, LoadRequest, ModelInfo, ModelVersion,
         ModelsReply, OpenReply, OpenRequest, Output, OutputsReply, PipelinesReply, ProbeReply, ProbeRequest,
         ReadyReply, ResetReply, ResetRequest, RunInfo, RunsReply, SessionInfo, SessionsReply, SwitchReply,
         SwitchRequest,
     };
-    let later = |path, says| Route::later(Method::POST, path, says);
+    const READ: Need = Need::Scope(Scope::Read);
+    const STREAM: Need = Need::Scope(Scope::Stream);
+    const ADMIN: Need = Need::Scope(Scope::Admin);
+    let later = |path, says| Route::later(STREAM, Method::POST, path, says);
     let document = || Content::Of(&["application/json"]);
     vec![
-        Route::get("/livez", "Whether the process runs", state::live).content(200, Content::Empty),
-        Route::get("/readyz", "Whether requests should be sent here", state::ready)
+        Route::get(Need::Nothing, "/livez", "Whether the process runs", state::live)
+            .content(200, Content::Empty),
+        Route::get(Need::Nothing, "/readyz", "Whether requests should be sent here", state::ready)
             .answers::<ReadyReply>(200)
             .answers::<ReadyReply>(503),
-        Route::get("/metrics", "What is measured, as Prometheus' text", state::metrics)
+        Route::get(metrics, "/metrics", "What is measured, as Prometheus' text", state::metrics)
             .content(200, Content::Of(&["text/plain"])),
-        Route::get("/openapi.json", "This document", openapi::show).content(200, document()),
-        Route::get("/v1/openapi.json", "This document", openapi::show).content(200, document()),
-        Route::get("/v1/models", "All models with their versions", models::list).answers::<ModelsReply>(200),
-        Route::get("/v1/models/{model}", "One model", models::one).answers::<ModelInfo>(200),
-        Route::get("/v1/models/{model}/versions/{version}", "One version", models::version)
+        Route::get(READ, "/openapi.json", "This document", openapi::show).content(200, document()),
+        Route::get(READ, "/v1/openapi.json", "This document", openapi::show).content(200, document()),
+        Route::get(READ, "/v1/models", "All models with their versions", models::list)
+            .answers::<ModelsReply>(200),
+        Route::get(READ, "/v1/models/{model}", "One model", models::one).answers::<ModelInfo>(200),
+        Route::get(READ, "/v1/models/{model}/versions/{version}", "One version", models::version)
             .answers::<ModelVersion>(200),
-        Route::post("/v1/models/{model}/load", "Makes a version serve", models::load)
+        Route::post(ADMIN, "/v1/models/{model}/load", "Makes a version serve", models::load)
             .takes::<LoadRequest>()
             .answers::<ModelInfo>(200),
-        Route::post("/v1/models/{model}/unload", "Takes versions out", models::unload)
+        Route::post(ADMIN, "/v1/models/{model}/unload", "Takes versions out", models::unload)
             .takes::<LoadRequest>()
             .answers::<ModelInfo>(200),
-        Route::post("/v1/models/{model}/infer", "One-shot inference on named tensors", models::infer)
+        Route::post(STREAM, "/v1/models/{model}/infer", "One-shot inference on named tensors", models::infer)
             .takes::<InferRequest>()
             .answers::<InferReply>(200),
-        Route::get("/v1/pipelines", "All pipelines", models::pipelines).answers::<PipelinesReply>(200),
-        Route::get("/v1/sessions", "Open sessions, oldest first", live::list).answers::<SessionsReply>(200),
-        Route::post("/v1/sessions", "Opens a session; with `dry_run` only says what it would be", live::open)
-            .takes::<OpenRequest>()
-            .answers::<OpenReply>(201)
-            .answers::<OpenReply>(200),
-        Route::get("/v1/sessions/{session}", "One open session", live::one).answers::<SessionInfo>(200),
-        Route::new(Method::DELETE, "/v1/sessions/{session}", "Closes a session", live::close)
+        Route::get(READ, "/v1/pipelines", "All pipelines", models::pipelines).answers::<PipelinesReply>(200),
+        Route::get(READ, "/v1/sessions", "Open sessions, oldest first", live::list)
+            .answers::<SessionsReply>(200),
+        Route::post(
+            STREAM,
+            "/v1/sessions",
+            "Opens a session; with `dry_run` only says what it would be",
+            live::open,
+        )
+        .takes::<OpenRequest>()
+        .answers::<OpenReply>(201)
+        .answers::<OpenReply>(200),
+        Route::get(READ, "/v1/sessions/{session}", "One open session", live::one).answers::<SessionInfo>(200),
+        Route::new(STREAM, Method::DELETE, "/v1/sessions/{session}", "Closes a session", live::close)
             .answers::<CloseReply>(200),
-        Route::post("/v1/sessions/{session}/frames", "One frame, and the bins that it closed", live::frame)
-            .reads::<frame::FrameQuery>()
-            .takes::<Frame>()
-            .takes_also(&[message::ARROW])
-            .answers::<Output>(200),
-        Route::get("/v1/sessions/{session}/stream", "A rig's stream, by WebSocket", websocket::stream)
-            .reads::<websocket::StreamQuery>()
-            .content(101, Content::Empty),
-        Route::get("/v1/sessions/{session}/live", "What a session gives, as events", subscribe::live)
+        Route::post(
+            STREAM,
+            "/v1/sessions/{session}/frames",
+            "One frame, and the bins that it closed",
+            live::frame,
+        )
+        .reads::<frame::FrameQuery>()
+        .takes::<Frame>()
+        .takes_also(&[message::ARROW])
+        .answers::<Output>(200),
+        Route::get(
+            STREAM,
+            "/v1/sessions/{session}/stream",
+            "A rig's stream, by WebSocket",
+            websocket::stream,
+        )
+        .reads::<websocket::StreamQuery>()
+        .content(101, Content::Empty),
+        Route::get(READ, "/v1/sessions/{session}/live", "What a session gives, as events", subscribe::live)
             .reads::<subscribe::LiveQuery>()
             .content(200, Content::Of(&["text/event-stream"])),
-        Route::post("/v1/sessions/{session}/reset", "Starts the state anew", live::reset)
+        Route::post(STREAM, "/v1/sessions/{session}/reset", "Starts the state anew", live::reset)
             .takes::<ResetRequest>()
             .answers::<ResetReply>(200),
-        Route::post("/v1/sessions/{session}/clock", "Two of the four stamps of a clock probe", live::clock)
-            .takes::<ProbeRequest>()
-            .answers::<ProbeReply>(200),
+        Route::post(
+            STREAM,
+            "/v1/sessions/{session}/clock",
+            "Two of the four stamps of a clock probe",
+            live::clock,
+        )
+        .takes::<ProbeRequest>()
+        .answers::<ProbeReply>(200),
         later("/v1/sessions/{session}/snapshot", "snapshot: keeping a session's whole state"),
         later("/v1/sessions/{session}/fork", "fork: a second session from a session's state"),
-        Route::post("/v1/sessions/{session}/switch", "Another version between two bins", live::switch)
-            .takes::<SwitchRequest>()
-            .answers::<SwitchReply>(200),
+        Route::post(
+            STREAM,
+            "/v1/sessions/{session}/switch",
+            "Another version between two bins",
+            live::switch,
+        )
+        .takes::<SwitchRequest>()
+        .answers::<SwitchReply>(200),
         later("/v1/sessions/{session}/annotations", "annotations: labels of a session's bins"),
         later(
             "/v1/sessions/{session}/targets",
             "targets by call (a signal with role = \"target\" is recorded)",
         ),
-        Route::get("/v1/runs", "Runs, newest first", library::runs)
+        Route::get(READ, "/v1/runs", "Runs, newest first", library::runs)
             .reads::<library::RunsQuery>()
             .answers::<RunsReply>(200),
-        Route::get("/v1/runs/{run}", "One run", library::run).answers::<RunInfo>(200),
-        Route::get("/v1/runs/{run}/outputs/{output}", "Values of an output", library::outputs)
+        Route::get(READ, "/v1/runs/{run}", "One run", library::run).answers::<RunInfo>(200),
+        Route::get(READ, "/v1/runs/{run}/outputs/{output}", "Values of an output", library::outputs)
             .reads::<library::OutputsQuery>()
             .answers::<OutputsReply>(200)
             .content(200, Content::Of(library::FORMATS)),
-        Route::get("/v1/runs/{run}/events", "What happened in a run", library::events)
+        Route::get(READ, "/v1/runs/{run}/events", "What happened in a run", library::events)
             .reads::<library::EventsQuery>()
             .answers::<EventsReply>(200),
         later("/v1/runs/{run}/annotations", "annotations: labels of a run's bins"),
@@ -152,14 +187,15 @@ fn routes() -> Vec<Route> {
 }
 
 /// All routes with what each request gets.
-pub fn router(app: App, streams: Streams) -> Router {
+pub fn router(app: App, streams: Streams, asked: Asked) -> Router {
     let cors = streams.origins.layer();
-    let routes =
-        routes().into_iter().fold(Router::new(), |router, route| router.route(route.path, route.call));
+    let routes = routes(if asked.open_metrics { Need::Nothing } else { Need::Scope(Scope::Read) });
+    let gate = Gate { app: app.clone(), asks_for_keys: asked.keys, needs: Needs::of(&routes) };
+    let routes = routes.into_iter().fold(Router::new(), |router, route| router.route(route.path, route.call));
     let router = routes
         .fallback(no_such_call)
         .method_not_allowed_fallback(no_such_call)
-        .layer(middleware::from_fn_with_state(app.clone(), told))
+        .layer(middleware::from_fn_with_state(Arc::new(gate), told))
         .layer(Extension(Arc::new(streams)));
     let router = match cors {
         Some(cors) => router.layer(cors),
@@ -168,27 +204,35 @@ pub fn router(app: App, streams: Streams) -> Router {
     router.layer(middleware::from_fn(request::identify)).with_state(app)
 }
 
-/// Makes the caller of the request, and writes and counts the fault that a handler answered.
+/// Finds out who asks and whether that one may, and writes and counts the fault that the gate or a handler answered.
 async fn told(
-    State(app): State<App>,
+    State(gate): State<Arc<Gate>>,
     Extension(id): Extension<RequestId>,
     Extension(streams): Extension<Arc<Streams>>,
     mut request: Request,
     next: Next,
 ) -> Response {
-    request.extensions_mut().insert(Caller::local(id.as_str()));
+    let refused = |fault: &Fault| {
+        gate.app.metrics.rejected(fault.kind);
+        message::problem(fault, id.as_str())
+    };
+    match gate.admit(&request, id.as_str()) {
+        Ok(who) => {
+            tracing::Span::current().record("caller", who.name.as_str());
+            request.extensions_mut().insert(who);
+        }
+        Err(fault) => return refused(&fault),
+    }
     if let Err(fault) = may_pass(&request, &streams.origins) {
-        app.metrics.rejected(fault.kind);
-        return message::problem(&fault, id.as_str());
+        return refused(&fault);
     }
     // A panic of ours is a fault that is told, not a connection that breaks off.
     let ran = AssertUnwindSafe(next.run(request)).catch_unwind().await;
     let mut response = ran.unwrap_or_else(|_| Problem(Fault::panicked()).into_response());
-    if let Some(Problem(fault)) = response.extensions_mut().remove::<Problem>() {
-        app.metrics.rejected(fault.kind);
-        response = message::problem(&fault, id.as_str());
+    match response.extensions_mut().remove::<Problem>() {
+        Some(Problem(fault)) => refused(&fault),
+        None => response,
     }
-    response
 }
 
 /// What is asked of every request before it comes to its handler. Errors: `not_found`, `forbidden`.

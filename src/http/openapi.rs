@@ -9,11 +9,16 @@ use http::header;
 use serde_json::{Map, Value, json};
 
 use super::route::{Parameter, Route, message};
+use crate::domain::caller::{Need, Scope};
 use crate::error::Kind;
 use crate::wire::schema;
 
+/// Name of the scheme by which callers are known.
+const KEY: &str = "key";
+
 /// The document of this build's routes.
-static DOCUMENT: LazyLock<Bytes> = LazyLock::new(|| document(&super::routes()).to_string().into());
+static DOCUMENT: LazyLock<Bytes> =
+    LazyLock::new(|| document(&super::routes(Need::Scope(Scope::Read))).to_string().into());
 
 pub async fn show() -> Response {
     ([(header::CONTENT_TYPE, "application/json")], DOCUMENT.clone()).into_response()
@@ -39,6 +44,11 @@ fn document(routes: &[Route]) -> Value {
         "components": {
             "schemas": schema::schemas(&read),
             "responses": { "Fault": fault() },
+            "securitySchemes": { KEY: {
+                "type": "http",
+                "scheme": "bearer",
+                "description": "An API key. Asked for off the loopback address, and on it by configuration.",
+            } },
         },
     })
 }
@@ -74,6 +84,11 @@ fn operation(route: &Route) -> Value {
         "parameters": parts.chain(query).collect::<Vec<_>>(),
         "responses": responses,
     });
+    operation["security"] = match route.need {
+        Need::Nothing => json!([]),
+        Need::Key => json!([{ KEY: [] }]),
+        Need::Scope(scope) => json!([{ KEY: [scope.word()] }]),
+    };
     if let Some(name) = route.takes {
         let content: Map<String, Value> = message(name)
             .into_iter()
@@ -101,7 +116,7 @@ mod tests {
 
     #[test]
     fn every_route_stands_in_the_document_under_an_id_of_its_own() {
-        let routes = super::super::routes();
+        let routes = super::super::routes(Need::Nothing);
         let document = document(&routes);
         let mut ids = BTreeSet::new();
         for route in &routes {
@@ -119,7 +134,7 @@ mod tests {
 
     #[test]
     fn every_message_of_a_route_is_a_schema() {
-        let text = document(&super::super::routes()).to_string();
+        let text = document(&super::super::routes(Need::Nothing)).to_string();
         let known = schema::schemas(&BTreeSet::new());
         for name in text.split("#/components/schemas/").skip(1) {
             let name = name.split('"').next().unwrap_or_default();

@@ -22,6 +22,7 @@ pub async fn identify(mut request: Request, next: Next) -> Response {
         request.id = %id,
         http.method = %request.method(),
         http.route = route.as_deref().unwrap_or("-"),
+        caller = tracing::field::Empty,
     );
     let value = HeaderValue::from_str(id.as_str()).expect("an id is plain ASCII");
     request.extensions_mut().insert(id);

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::message::{PROTOBUF, Problem};
 use crate::app::App;
+use crate::domain::caller::Need;
 use crate::error::{Fault, Kind};
 use crate::wire::schema;
 
@@ -18,6 +19,8 @@ pub struct Route {
     pub path: &'static str,
     /// What it does.
     pub says: &'static str,
+    /// What it asks of its caller.
+    pub need: Need,
     /// What its query may have.
     pub query: &'static [Parameter],
     /// The message that it takes.
@@ -115,7 +118,7 @@ pub(super) use query;
 
 impl Route {
     /// A route that answers no body yet.
-    pub fn new<H, T>(method: Method, path: &'static str, says: &'static str, handler: H) -> Self
+    pub fn new<H, T>(need: Need, method: Method, path: &'static str, says: &'static str, handler: H) -> Self
     where
         H: Handler<T, App>,
         T: 'static,
@@ -125,6 +128,7 @@ impl Route {
             method,
             path,
             says,
+            need,
             query: &[],
             takes: None,
             takes_bytes: &[],
@@ -134,21 +138,31 @@ impl Route {
     }
 
     /// `GET`.
-    pub fn get<H: Handler<T, App>, T: 'static>(path: &'static str, says: &'static str, handler: H) -> Self {
-        Self::new(Method::GET, path, says, handler)
+    pub fn get<H: Handler<T, App>, T: 'static>(
+        need: Need,
+        path: &'static str,
+        says: &'static str,
+        handler: H,
+    ) -> Self {
+        Self::new(need, Method::GET, path, says, handler)
     }
 
     /// `POST`.
-    pub fn post<H: Handler<T, App>, T: 'static>(path: &'static str, says: &'static str, handler: H) -> Self {
-        Self::new(Method::POST, path, says, handler)
+    pub fn post<H: Handler<T, App>, T: 'static>(
+        need: Need,
+        path: &'static str,
+        says: &'static str,
+        handler: H,
+    ) -> Self {
+        Self::new(need, Method::POST, path, says, handler)
     }
 
     /// A call that the contract names and this version does not serve.
-    pub fn later(method: Method, path: &'static str, says: &'static str) -> Self {
+    pub fn later(need: Need, method: Method, path: &'static str, says: &'static str) -> Self {
         let refuse = move || async move {
             Problem(Fault::new(Kind::Unsupported, format!("{says}: not served by this version")))
         };
-        Self::new(method, path, says, refuse)
+        Self::new(need, method, path, says, refuse)
     }
 
     /// It reads this query.

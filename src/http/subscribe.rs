@@ -18,6 +18,7 @@ use super::message::{Problem, Query};
 use super::route::query;
 use crate::app::App;
 use crate::domain::caller::Caller;
+use crate::error::Fault;
 use crate::wire::told::Told;
 use crate::wire::v1;
 
@@ -50,11 +51,28 @@ pub async fn live(
     query: Query<LiveQuery>,
 ) -> Result<Response, Problem> {
     let told = app.live.subscribe(&who, &query.0.ask(session))?;
+    let told = until_revoked(told, app.revoked(&who));
     let mut response = Response::new(Body::from_stream(events(told, streams.ping).map(Ok::<_, Infallible>)));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     Ok(response)
+}
+
+/// What is told, until the listener's key is revoked; that is told last.
+fn until_revoked(
+    told: impl Stream<Item = Told> + Send,
+    revoked: impl Future<Output = Fault> + Send,
+) -> impl Stream<Item = Told> + Send {
+    stream::unfold(Some((Box::pin(told), Box::pin(revoked))), |listening| async move {
+        let (mut told, mut revoked) = listening?;
+        // Cancel-safe: what is told is not taken unless it is returned.
+        tokio::select! {
+            biased;
+            fault = &mut revoked => Some((Told::Ended(fault), None)),
+            next = told.next() => next.map(|next| (next, Some((told, revoked)))),
+        }
+    })
 }
 
 /// What is told as events, with a comment wherever nothing was told for `still`.

@@ -75,7 +75,8 @@ pub async fn stream(
     let attach = v1::Attach { session, writer: writer.unwrap_or_default(), signal };
     let place = app.attach(&who, &attach)?;
     let upgrade = hyper::upgrade::on(&mut request);
-    streams.tasks.clone().spawn(hold(upgrade, place, form, who, streams));
+    let revoked = app.revoked(&who);
+    streams.tasks.clone().spawn(hold(upgrade, place, form, who, streams, revoked));
 
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
@@ -216,8 +217,15 @@ fn close_code(kind: Kind) -> u16 {
     }
 }
 
-/// One stream from its upgrade to its end.
-async fn hold(upgrade: OnUpgrade, place: Place, form: Form, who: Caller, streams: Arc<Streams>) {
+/// One stream from its upgrade to its end, at the latest when the rig's key is revoked.
+async fn hold(
+    upgrade: OnUpgrade,
+    place: Place,
+    form: Form,
+    who: Caller,
+    streams: Arc<Streams>,
+    revoked: impl Future<Output = Fault> + Send,
+) {
     let hard = streams.hard.clone();
     let held = async {
         let Ok(Ok(upgraded)) = timeout(streams.first_byte, upgrade).await else { return };
@@ -231,7 +239,7 @@ async fn hold(upgrade: OnUpgrade, place: Place, form: Form, who: Caller, streams
         let (down, socket) = WebSocketStream::from_raw_socket(road, Role::Server, Some(config)).await.split();
         let ups = Ups { socket, form, message_bytes: streams.message_bytes };
         let line = Line { talk: place.talk(ups), down, form, pulse, streams };
-        line.hold(&who).await;
+        line.hold(&who, revoked).await;
     };
     tokio::select! {
         () = hard.cancelled() => {}
@@ -257,8 +265,8 @@ struct Line {
 }
 
 impl Line {
-    async fn hold(mut self, who: &Caller) {
-        match self.carry().await {
+    async fn hold(mut self, who: &Caller, revoked: impl Future<Output = Fault> + Send) {
+        match self.carry(revoked).await {
             End::Gone => tracing::debug!(request.id = %who.request_id, "a WebSocket went silent"),
             End::Said(why) => {
                 // Why ignored: whoever has left hears no last words.
@@ -268,15 +276,17 @@ impl Line {
     }
 
     /// Carries messages both ways until one side has enough.
-    async fn carry(&mut self) -> End {
+    async fn carry(&mut self, revoked: impl Future<Output = Fault> + Send) -> End {
         let Streams { ping, dead_after, .. } = *self.streams;
         let mut pings = interval_at(Instant::now() + ping, ping);
         pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut silent = std::pin::pin!(sleep_until(self.pulse.last_came() + dead_after));
+        let mut revoked = std::pin::pin!(revoked);
         loop {
             // Cancel-safe: a talk takes nothing that it has not dealt with, and clocks have nothing to lose.
             tokio::select! {
                 biased;
+                fault = &mut revoked => return End::Said(Some(fault)),
                 next = self.talk.next() => match next {
                     Some(Ok(down)) => match self.say(down).await {
                         Ok(None) => {}

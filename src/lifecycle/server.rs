@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::observe::{Lanes, Stores};
 use super::{ReadyFile, Stop, Stopped};
+use crate::access::Keys;
 use crate::app::infer::Infer;
 use crate::app::library::Library;
 use crate::app::live::{Live, LiveLimits};
@@ -120,6 +121,7 @@ pub async fn start(config: Config, parts: Parts) -> Result<Running, StartError> 
     let paces = RecorderConfig { commit: config.commit, chunk: config.chunk, ..Default::default() };
     let recorder = Recorder::start(store.clone(), paces, Arc::new(|| Stamp::now().unix_ns)).await;
 
+    let stop = Stop::new();
     let (stuck, gave_up) = mpsc::channel(1);
     let pool = PoolConfig {
         inline_us: u64::try_from(config.inline.as_micros()).unwrap_or(u64::MAX),
@@ -148,7 +150,16 @@ pub async fn start(config: Config, parts: Parts) -> Result<Running, StartError> 
         dead_after: config.dead_after,
         endpoint: config.endpoint.clone().unwrap_or_else(|| format!("http://{http}")),
     };
+    let (http_asks, grpc_asks) = (config.asks_for_keys(config.http), config.asks_for_keys(config.grpc));
+    let keys = Keys::open(store.clone()).await;
+    let keys = Arc::new(keys.map_err(|error| StartError::Store(config.data.clone(), error))?);
+    if http_asks || grpc_asks {
+        keys.first_look().await;
+        let (keys, soft) = (Arc::clone(&keys), stop.soft.clone());
+        stop.tasks.spawn(async move { soft.run_until_cancelled(keys.follow()).await });
+    }
     let app = App {
+        access: keys,
         live: Arc::new(Live::new(Arc::clone(&models), recorder.clone(), limits)),
         models: Arc::clone(&models),
         infer: Arc::new(Infer::new(Arc::clone(&models), config.queue.get(), config.body_limit_bytes)),
@@ -158,7 +169,6 @@ pub async fn start(config: Config, parts: Parts) -> Result<Running, StartError> 
         readiness: Arc::new(Readiness::because(SCANNING)),
     };
 
-    let stop = Stop::new();
     let closing = CancellationToken::new();
     let door = http::accept::Door {
         limits: http::accept::Limits {
@@ -183,12 +193,14 @@ pub async fn start(config: Config, parts: Parts) -> Result<Running, StartError> 
         hard: stop.hard.clone(),
         tasks: stop.tasks.clone(),
     };
-    stop.tasks.spawn(http::accept::serve(http_listener, http::router(app.clone(), streams), door));
+    let asked = http::Asked { keys: http_asks, open_metrics: config.open_metrics };
+    stop.tasks.spawn(http::accept::serve(http_listener, http::router(app.clone(), streams, asked), door));
     let limits = grpc::Limits {
         message_bytes: config.message_limit_bytes,
         first_byte: config.first_byte,
         ping: config.ping,
         dead_after: config.dead_after,
+        asks_for_keys: grpc_asks,
     };
     let served = grpc::serve(app.clone(), grpc_listener, limits, stop.soft.clone(), closing.clone());
     let (hard, last) = (stop.hard.clone(), closing.clone());

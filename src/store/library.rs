@@ -1,5 +1,5 @@
 //! The library: the queryable store that is filled from the journal.
-//! Enters: transfers. Leaves: runs, bins, frames, events.
+//! Enters: transfers. Leaves: runs, bins, frames, events, API keys.
 //! Owns: runs once they are moved, and each run's mark `moved_to`. Must hold: a transfer is taken whole or not at
 //! all, and once; what one call reads is of one moment.
 //! Must not know: the journal's file, sessions, the wire.
@@ -7,10 +7,11 @@
 use super::error::StoreError;
 use super::event::EventEntry;
 use super::extent::{Extent, Track};
+use super::key::KeyRecord;
 use super::record::Annotation;
 use super::run::{Owner, RunEdit, RunFilter, RunPage, RunRecord};
 use super::transfer::{FramePack, Transfer};
-use crate::domain::ids::RunId;
+use crate::domain::ids::{KeyId, RunId};
 
 /// What became of a transfer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +72,15 @@ pub trait Library: Send + Sync {
 
     /// A run's annotations as they came, and the mark of that moment; `None`: no such run.
     async fn annotations(&self, run: RunId) -> Result<Option<(i64, Vec<Annotation>)>, StoreError>;
+
+    /// All API keys in the order of their making, also those that were revoked.
+    async fn keys(&self) -> Result<Vec<KeyRecord>, StoreError>;
+
+    /// Adds a key; `false`: one of this name holds.
+    async fn add_key(&self, key: &KeyRecord) -> Result<bool, StoreError>;
+
+    /// Revokes a key at that instant (Unix ns); `false`: no such key holds.
+    async fn revoke_key(&self, key: KeyId, at_ns: i64) -> Result<bool, StoreError>;
 
     /// Whether it can be away though the process lives: then it is worth asking whether it is here.
     fn is_remote(&self) -> bool {

@@ -14,6 +14,7 @@ pub mod extent; // unbroken bins, and how they lie in chunks
 pub mod pack; // frames, as they lie in the library
 pub mod event; // events, merged
 pub mod transfer; // the sum of some journal rows
+pub mod key; // API keys, as they are kept
 pub mod library; // the queryable store
 pub mod schema; // the steps of both schemas
 mod rows; // rows as both databases give them
@@ -168,6 +169,18 @@ impl Store {
 /// The library that a journal feeds, as the journal remembers it.
 const EMBEDDED: &str = "embedded";
 const IN_POSTGRES: &str = "postgres";
+
+/// The library alone, without a journal and beside a server that may be running: in PostgreSQL, or in `data`.
+pub async fn library_at(
+    data: &Path,
+    wal_limit_bytes: u64,
+    at: Option<&PostgresAt>,
+) -> Result<Arc<dyn Library>, StoreError> {
+    Ok(match at {
+        Some(at) => Arc::new(PostgresLibrary::new(at)?),
+        None => Arc::new(SqliteLibrary::new(local_file(data, wal_limit_bytes).await?)),
+    })
+}
 
 /// Opens `latentd.sqlite` in `data`, made if it is not there, and brings its schema up to date.
 pub async fn local_file(data: &Path, wal_limit_bytes: u64) -> Result<SqliteFile, StoreError> {

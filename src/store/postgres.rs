@@ -16,13 +16,14 @@ use self::connections::Connections;
 use super::error::StoreError;
 use super::event::EventEntry;
 use super::extent::{Extent, Track};
+use super::key::{KeyForm, KeyRecord, SELECT_KEY};
 use super::library::{Library, Taken};
 use super::record::Annotation;
 use super::rows::{EventForm, ExtentForm, RunForm, SELECT_EVENT, SELECT_RUN, int_from};
 use super::run::{Owner, RunEdit, RunFilter, RunPage, RunRecord};
 use super::schema::{self, Step};
 use super::transfer::{FramePack, Transfer};
-use crate::domain::ids::RunId;
+use crate::domain::ids::{KeyId, RunId};
 
 /// Where the library's database is, and what it may take of our time.
 #[derive(Clone, PartialEq, Eq)]
@@ -245,6 +246,42 @@ impl Library for PostgresLibrary {
         let mut lease = self.connections.lease().await?;
         let found = lease.limit.of(annotations_in(&mut lease.conn, run)).await;
         self.connections.settle(lease, found)
+    }
+
+    async fn keys(&self) -> Result<Vec<KeyRecord>, StoreError> {
+        let mut lease = self.connections.lease().await?;
+        let forms = lease.limit.of(sqlx::query_as::<_, KeyForm>(SELECT_KEY).fetch_all(&mut lease.conn)).await;
+        self.connections.settle(lease, forms)?.into_iter().map(KeyForm::record).collect()
+    }
+
+    async fn add_key(&self, key: &KeyRecord) -> Result<bool, StoreError> {
+        let mut lease = self.connections.lease().await?;
+        let insert = sqlx::query(
+            "INSERT INTO api_key (id, name, scopes, digest, created_ns, revoked_ns)
+             VALUES ($1, $2, $3, $4, $5, $6)
+             ON CONFLICT DO NOTHING",
+        )
+        .bind(key.id.to_string())
+        .bind(&key.name)
+        .bind(key.scopes.to_string())
+        .bind(key.digest.0.as_slice())
+        .bind(key.created_ns)
+        .bind(key.revoked_ns);
+        let done = lease.limit.of(insert.execute(&mut lease.conn)).await;
+        Ok(self.connections.settle(lease, done)?.rows_affected() == 1)
+    }
+
+    async fn revoke_key(&self, key: KeyId, at_ns: i64) -> Result<bool, StoreError> {
+        let mut lease = self.connections.lease().await?;
+        let update = sqlx::query(
+            "UPDATE api_key SET
+                 revoked_ns = $1
+             WHERE id = $2 AND revoked_ns IS NULL",
+        )
+        .bind(at_ns)
+        .bind(key.to_string());
+        let done = lease.limit.of(update.execute(&mut lease.conn)).await;
+        Ok(self.connections.settle(lease, done)?.rows_affected() == 1)
     }
 
     fn is_remote(&self) -> bool {

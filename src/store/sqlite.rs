@@ -11,12 +11,13 @@ use super::error::StoreError;
 use super::event::EventEntry;
 use super::extent::{Extent, Track};
 use super::file::SqliteFile;
+use super::key::{KeyForm, KeyRecord, SELECT_KEY};
 use super::library::{Library, Taken};
 use super::record::Annotation;
 use super::rows::{EventForm, ExtentForm, RunForm, SELECT_EVENT, SELECT_RUN, int_from};
 use super::run::{Owner, RunEdit, RunFilter, RunPage, RunRecord};
 use super::transfer::{FramePack, Transfer};
-use crate::domain::ids::RunId;
+use crate::domain::ids::{KeyId, RunId};
 
 /// The library in a SQLite file. Cheap to clone.
 #[derive(Clone)]
@@ -28,6 +29,16 @@ impl SqliteLibrary {
     /// The library in `file`, whose schema is up to date since it was opened.
     pub fn new(file: SqliteFile) -> Self {
         Self { file }
+    }
+
+    /// Puts these keys in the place of all there are: what a library elsewhere has, for the time when it is away.
+    pub(super) async fn copy_keys(&self, keys: &[KeyRecord]) -> Result<(), StoreError> {
+        let mut tx = self.file.begin().await?;
+        sqlx::query("DELETE FROM api_key").execute(&mut *tx).await?;
+        for key in keys {
+            insert_key(&mut tx, key).await?;
+        }
+        tx.commit().await
     }
 }
 
@@ -244,6 +255,51 @@ impl Library for SqliteLibrary {
             .collect();
         Ok(Some((mark, annotations)))
     }
+
+    async fn keys(&self) -> Result<Vec<KeyRecord>, StoreError> {
+        let forms: Vec<KeyForm> = sqlx::query_as(SELECT_KEY).fetch_all(self.file.readers()).await?;
+        forms.into_iter().map(KeyForm::record).collect()
+    }
+
+    async fn add_key(&self, key: &KeyRecord) -> Result<bool, StoreError> {
+        let mut tx = self.file.begin().await?;
+        let is_new = insert_key(&mut tx, key).await?;
+        tx.commit().await?;
+        Ok(is_new)
+    }
+
+    async fn revoke_key(&self, key: KeyId, at_ns: i64) -> Result<bool, StoreError> {
+        let mut tx = self.file.begin().await?;
+        let done = sqlx::query(
+            "UPDATE api_key SET
+                 revoked_ns = ?
+             WHERE id = ? AND revoked_ns IS NULL",
+        )
+        .bind(at_ns)
+        .bind(key.to_string())
+        .execute(&mut *tx)
+        .await?;
+        tx.commit().await?;
+        Ok(done.rows_affected() == 1)
+    }
+}
+
+/// `false`: a key of this name holds.
+async fn insert_key(conn: &mut SqliteConnection, key: &KeyRecord) -> Result<bool, StoreError> {
+    let done = sqlx::query(
+        "INSERT INTO api_key (id, name, scopes, digest, created_ns, revoked_ns)
+         VALUES (?, ?, ?, ?, ?, ?)
+         ON CONFLICT DO NOTHING",
+    )
+    .bind(key.id.to_string())
+    .bind(&key.name)
+    .bind(key.scopes.to_string())
+    .bind(key.digest.0.as_slice())
+    .bind(key.created_ns)
+    .bind(key.revoked_ns)
+    .execute(conn)
+    .await?;
+    Ok(done.rows_affected() == 1)
 }
 
 /// A run as far as it is in the library.

@@ -1,7 +1,7 @@
 //! Every kind of fault that these calls can give, by HTTP and by gRPC; and the next call works.
 //!
-//! Not here, since nothing of this version gives them: `unauthenticated`, `forbidden` (keys). `expected_seq`, `already_stepped` stand in `order`, `gap` in `gaps`, `late` in `late`, `clock_unknown` in
-//! `stalls`, `conflict` and `replaced` in `writers`; `internal` and `deadline` in `engine`.
+//! Not here: `unauthenticated`, `forbidden` stand in `access`, `expected_seq`, `already_stepped` in `order`, `gap` in
+//! `gaps`, `late` in `late`, `clock_unknown` in `stalls`, `conflict` and `replaced` in `writers`; `internal` and `deadline` in `engine`.
 
 use prost::Message as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};

@@ -1,5 +1,6 @@
 //! All tests that look at latentd from outside its rooms: one binary, linked once.
 
+mod access; // API keys, tried on every call
 mod arrow_frames; // frames in columns
 mod broadband; // many electrodes, from i16 to counts
 mod browsers; // which web pages may use it

@@ -1,6 +1,6 @@
 //! More sessions than there is room for: refused at the door, with a hint, while those inside stay on time.
 
-use latentd::cli::replay::player::{PlayError, PlayOptions, connect, play};
+use latentd::cli::replay::player::{PlayError, PlayOptions, Shown, connect, play};
 use latentd::cli::replay::report::PlayReport;
 use tokio::task::JoinHandle;
 
@@ -35,7 +35,7 @@ async fn inside(server: &Latentd, rigs: u64) -> Vec<Inside> {
 /// in `let_in`. How often it was refused.
 async fn knock(server: &Latentd, inside: &[Inside], sentence: &str, let_in: &mut Vec<Rig>) -> u64 {
     let open = ask(&recordings::cortex_counts(1), "cortex");
-    let mut live = connect(&server.grpc).await.expect("gRPC connects");
+    let mut live = connect(&server.grpc, Shown::default()).await.expect("gRPC connects");
     let mut refusals = 0;
     while inside.iter().any(|rig| !rig.is_finished()) {
         let refused = match server.try_open(open.clone()).await {

@@ -3,16 +3,14 @@
 use std::collections::BTreeMap;
 
 use latentd::cli::replay::cut::Cut;
-use latentd::cli::replay::player::{PlayOptions, connect, play};
+use latentd::cli::replay::player::{self, PlayOptions, Shown, connect, play};
 use latentd::cli::replay::report::{Answers, PlayReport};
 use latentd::wire::recording::{Data, Recording};
 use latentd::wire::v1::down::Message as Down;
-use latentd::wire::v1::live_client::LiveClient;
 use latentd::wire::v1::up::Message as Up;
 use latentd::wire::{fault, v1};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::Channel;
 use tonic::{Status, Streaming};
 
 use crate::support::{Latentd, within};
@@ -134,7 +132,7 @@ pub struct Streamer {
     pub opened: v1::OpenReply,
     /// What became of its frames.
     pub account: Account,
-    client: LiveClient<Channel>,
+    client: player::Rig,
     up: mpsc::Sender<v1::Up>,
     down: Streaming<v1::Down>,
 }
@@ -142,7 +140,8 @@ pub struct Streamer {
 impl Streamer {
     /// Opens a session and attaches a stream to it.
     pub async fn open(grpc: &str, ask: v1::OpenRequest) -> Result<Self, Status> {
-        let mut client = connect(grpc).await.map_err(|error| Status::unavailable(error.to_string()))?;
+        let mut client =
+            connect(grpc, Shown::default()).await.map_err(|error| Status::unavailable(error.to_string()))?;
         let opened = within("open", client.open(ask)).await?.into_inner();
         let (up, ups) = mpsc::channel(1 + opened.window as usize);
         let writer = opened.writers.values().next().cloned().unwrap_or_default();

@@ -180,7 +180,7 @@ fn proven(output: &v1::Output) -> Result<(), BenchError> {
 }
 
 async fn grpc(addrs: ServerAddrs, number: usize, load: Load) -> Result<Measured, BenchError> {
-    let mut client = player::connect(&addrs.grpc.to_string()).await?;
+    let mut client = player::connect(&addrs.grpc.to_string(), player::Shown::default()).await?;
     let opened = client.open(open_request(number, load)).await?.into_inner();
     let (up, rest) = mpsc::channel(AHEAD + 1);
     let writer = opened.writers.values().next().cloned().unwrap_or_default();

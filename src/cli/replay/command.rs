@@ -8,7 +8,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio::time::Instant;
 
 use super::live::Figures;
-use super::player::{PlayError, PlayOptions, Played, Speed, play_watched};
+use super::player::{PlayError, PlayOptions, Played, Shown, Speed, play_watched};
 use super::report::PlayReport;
 use super::score::{self, Pair};
 use super::summary;
@@ -31,6 +31,8 @@ pub struct ReplayOptions {
     pub url: String,
     /// The server's gRPC address.
     pub grpc: String,
+    /// The file with the API key that is shown.
+    pub key_file: Option<PathBuf>,
     /// How fast.
     pub speed: Speed,
     /// Whether the session becomes a run.
@@ -52,6 +54,7 @@ pub fn run_args(args: &crate::cli::args::ReplayArgs) -> std::process::ExitCode {
         pipeline: args.pipeline.clone(),
         url: args.url.clone(),
         grpc: args.grpc.clone(),
+        key_file: args.key_file.clone(),
         speed,
         record: args.record,
         frame_ms: args.frame_ms,
@@ -70,6 +73,11 @@ pub fn run_args(args: &crate::cli::args::ReplayArgs) -> std::process::ExitCode {
 pub async fn run(options: &ReplayOptions, out: &mut impl Write) -> Result<PlayReport, PlayError> {
     let recording = super::open(&options.recording)?;
     let mut play = PlayOptions::new(&options.grpc, &options.pipeline);
+    if let Some(path) = &options.key_file {
+        let unread = |source| PlayError::Key { path: path.clone(), source };
+        let text = std::fs::read_to_string(path).map_err(|error| unread(Some(error)))?;
+        play.shown = Shown::key(&text).ok_or_else(|| unread(None))?;
+    }
     play.speed = options.speed;
     play.frame_ms = options.frame_ms;
     if options.record {
@@ -122,6 +130,9 @@ fn write(
     }
     for query in queries::about(report, &options.url) {
         writeln!(out, "    # {}\n    {}", query.about, query.curl())?;
+    }
+    if let (Some(_), Some(path)) = (&report.run, &options.key_file) {
+        writeln!(out, "    # each with -H \"authorization: Bearer $(cat {})\"", path.display())?;
     }
     out.flush()
 }

@@ -12,6 +12,8 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status, Streaming};
 
@@ -53,6 +55,8 @@ pub enum Speed {
 pub struct PlayOptions {
     /// Where the gRPC server is: `host:port`, or a URL.
     pub grpc: String,
+    /// What is shown of who plays.
+    pub shown: Shown,
     /// The session to open. Its `signals` are the recording's, whatever stands here; its `t0_ns` too, unless it is given.
     pub open: v1::OpenRequest,
     /// How fast.
@@ -75,6 +79,7 @@ impl PlayOptions {
         let open = v1::OpenRequest { pipeline: pipeline.into(), rig: "replay".into(), ..Default::default() };
         Self {
             grpc: grpc.into(),
+            shown: Shown::default(),
             open,
             speed: Speed::Real,
             frame_ms: None,
@@ -144,6 +149,14 @@ pub enum PlayError {
     /// An answer that the wire does not allow.
     #[error("an answer of the server is wrong: {0}")]
     Answer(crate::error::Fault),
+    /// The file with the API key.
+    #[error("{}: expected a file with an API key", path.display())]
+    Key {
+        /// The file.
+        path: std::path::PathBuf,
+        /// Why it cannot be read; `None`: it holds none.
+        source: Option<std::io::Error>,
+    },
     /// The recording cannot be played so.
     #[error("{0}")]
     Unplayable(String),
@@ -199,7 +212,7 @@ pub async fn play_watched(
     watch: impl FnMut(Played<'_>) + Send,
 ) -> Result<PlayReport, PlayError> {
     let chosen = choose(recording, options)?;
-    let mut client = connect(&options.grpc).await?;
+    let mut client = connect(&options.grpc, options.shown.clone()).await?;
     let bin_ns = bin_width(&mut client, &chosen, options).await;
     // One stream writes all signals, so they share one token.
     let spec = |spec: &v1::SignalSpec| v1::SignalSpec { own_writer: false, ..spec.clone() };
@@ -269,8 +282,34 @@ fn choose(recording: &Recording, options: &PlayOptions) -> Result<Recording, Pla
     Ok(chosen)
 }
 
+/// A client that shows who it is.
+pub type Rig = LiveClient<InterceptedService<Channel, Shown>>;
+
+/// What calls show of their caller: an API key, or nothing.
+#[derive(Clone, Debug, Default)]
+pub struct Shown(Option<MetadataValue<Ascii>>);
+
+impl Shown {
+    /// The API key that is the first line of this text; `None`: no header could hold it.
+    pub fn key(text: &str) -> Option<Self> {
+        let mut value: MetadataValue<Ascii> =
+            format!("Bearer {}", text.lines().next()?.trim()).parse().ok()?;
+        value.set_sensitive(true);
+        Some(Self(Some(value)))
+    }
+}
+
+impl tonic::service::Interceptor for Shown {
+    fn call(&mut self, mut request: tonic::Request<()>) -> Result<tonic::Request<()>, Status> {
+        if let Some(value) = &self.0 {
+            request.metadata_mut().insert("authorization", value.clone());
+        }
+        Ok(request)
+    }
+}
+
 /// A client of the server at `grpc`.
-pub async fn connect(grpc: &str) -> Result<LiveClient<Channel>, PlayError> {
+pub async fn connect(grpc: &str, shown: Shown) -> Result<Rig, PlayError> {
     let url = if grpc.contains("://") { grpc.to_string() } else { format!("http://{grpc}") };
     let endpoint = Endpoint::from_shared(url)
         .map_err(|source| PlayError::Address { grpc: grpc.into(), source })?
@@ -278,16 +317,12 @@ pub async fn connect(grpc: &str) -> Result<LiveClient<Channel>, PlayError> {
         .connect_timeout(CALL_LIMIT);
     let channel =
         endpoint.connect().await.map_err(|source| PlayError::Connect { grpc: grpc.into(), source })?;
-    Ok(LiveClient::new(channel).max_decoding_message_size(MESSAGE_LIMIT_BYTES))
+    Ok(LiveClient::with_interceptor(channel, shown).max_decoding_message_size(MESSAGE_LIMIT_BYTES))
 }
 
 /// Width of the pipeline's bins (ns): as told, else as the server resolves the pipeline's own inputs, else as the
 /// recording's counts are binned.
-async fn bin_width(
-    client: &mut LiveClient<Channel>,
-    recording: &Recording,
-    options: &PlayOptions,
-) -> Option<u64> {
+async fn bin_width(client: &mut Rig, recording: &Recording, options: &PlayOptions) -> Option<u64> {
     if options.bin_ms.is_some() {
         return options.bin_ms.and_then(ns_from_ms).filter(|&ns| ns > 0);
     }
@@ -345,7 +380,7 @@ struct Tally {
 
 /// A play in progress.
 struct Play<'a, W> {
-    client: LiveClient<Channel>,
+    client: Rig,
     options: &'a PlayOptions,
     opened: &'a v1::OpenReply,
     cut: Peekable<Cut<'a>>,

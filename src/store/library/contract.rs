@@ -1,11 +1,13 @@
 //! What every library must hold, as tests that run on each of them.
 
 use super::{Library, Taken};
-use crate::domain::ids::RunId;
+use crate::domain::caller::Scopes;
+use crate::domain::ids::{Digest, KeyId, RunId};
 use crate::domain::output::EventKind;
 use crate::store::codec;
 use crate::store::extent::{Track, bins_per_chunk};
 use crate::store::journal::Row;
+use crate::store::key::KeyRecord;
 use crate::store::pack;
 use crate::store::record::{Annotation, Record, Since};
 use crate::store::run::{Close, Owner, Recording, RunEdit, RunFilter, RunHead, RunState};
@@ -39,6 +41,7 @@ macro_rules! library_contract {
             a_deleted_run_is_gone_and_takes_no_more,
             a_failed_transfer_leaves_nothing_of_its_neighbours,
             any_text_comes_back_and_is_found,
+            a_name_is_one_key_s_as_long_as_that_holds,
         );
     };
     (@ $name:ident, $bench:ty, $($test:ident),+ $(,)?) => {
@@ -336,4 +339,27 @@ pub async fn any_text_comes_back_and_is_found<B: Bench>() {
         let found: Vec<RunId> = page.runs.iter().map(|run| run.head.run).collect();
         assert_eq!(found, if is_found { vec![head.run] } else { vec![] }, "{filter:?}");
     }
+}
+
+pub async fn a_name_is_one_key_s_as_long_as_that_holds<B: Bench>() {
+    let bench = B::fresh().await;
+    assert_eq!(bench.library().keys().await.unwrap(), []);
+    let key = |byte| KeyRecord {
+        id: KeyId::new(),
+        name: "rig-3".into(),
+        scopes: Scopes::parse("stream,read").unwrap(),
+        digest: Digest([byte; 32]),
+        created_ns: 1_700_000_000_000_000_000,
+        revoked_ns: None,
+    };
+    let (first, second) = (key(1), key(0xff));
+    assert!(bench.library().add_key(&first).await.unwrap());
+    assert!(!bench.library().add_key(&second).await.unwrap(), "the name is taken");
+    assert!(!bench.library().revoke_key(second.id, 5).await.unwrap(), "it was not added");
+    assert!(bench.library().revoke_key(first.id, 5).await.unwrap());
+    assert!(!bench.library().revoke_key(first.id, 6).await.unwrap(), "it holds no more");
+    assert!(bench.library().add_key(&second).await.unwrap(), "the name is free again");
+    let bench = bench.reopen().await;
+    let first = KeyRecord { revoked_ns: Some(5), ..first };
+    assert_eq!(bench.library().keys().await.unwrap(), [first, second]);
 }

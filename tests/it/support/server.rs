@@ -99,7 +99,12 @@ impl Setup {
             .env_clear()
             .envs(["PATH", "TMPDIR", "ORT_DYLIB_PATH"].into_iter().filter_map(inherited))
             .env("HOME", self.home());
-        command.arg("serve").args(["--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0"]);
+        command.arg("serve");
+        for door in ["http", "grpc"] {
+            if !self.flags.iter().any(|(name, _)| name == door) {
+                command.arg(format!("--{door}=127.0.0.1:0"));
+            }
+        }
         command.arg("--models").arg(self.models()).arg("--data").arg(self.data());
         command.arg("--ready-file").arg(&ready);
         for (name, value) in &self.flags {
@@ -115,7 +120,8 @@ impl Setup {
             async move { serde_json::from_slice::<serde_json::Value>(&read?).ok() }
         })
         .await;
-        let text = |key: &str| ready[key].as_str().expect("an address").to_owned();
+        // Every address is reached by the loopback's.
+        let text = |key: &str| ready[key].as_str().expect("an address").replace("0.0.0.0", "127.0.0.1");
         let client = reqwest::Client::builder().timeout(LIMIT).build().expect("an HTTP client");
         Latentd { http: text("http"), grpc: text("grpc"), client, child, setup: self, ended: false }
     }
@@ -124,6 +130,15 @@ impl Setup {
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.folder.path().join("log.txt")).unwrap_or_default()
     }
+}
+
+/// Runs a command of the binary to its end; answers its exit code, and what it wrote to standard output and error.
+pub async fn run(arguments: &[&str]) -> (Option<i32>, String, String) {
+    let mut command = tokio::process::Command::new(program());
+    command.env_clear().args(arguments).stdin(Stdio::null()).kill_on_drop(true);
+    let ended = within("the end of the command", command.output()).await.expect("the binary runs");
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");
+    (ended.status.code(), text(ended.stdout), text(ended.stderr))
 }
 
 /// The binary that was built with the tests, or `LATENTD_PROGRAM`: a release build under the same tests, say.
