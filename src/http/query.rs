@@ -106,8 +106,9 @@ impl<'de> Deserializer<'de> for Text<'_> {
         visitor.visit_str(self.text)
     }
 
+    /// A parameter without a value, `?limit=`, is one that was not given.
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Wrong> {
-        visitor.visit_some(self)
+        if self.text.is_empty() { visitor.visit_none() } else { visitor.visit_some(self) }
     }
 
     fn deserialize_newtype_struct<V: Visitor<'de>>(
@@ -148,6 +149,7 @@ mod tests {
         let rig = Some("a b c".to_owned());
         assert_eq!(ask, Ask { rig, limit: Some(7), from: Some(u64::MAX), max_hz: Some(2.5) });
         assert_eq!(asked("").unwrap(), Ask::default());
+        assert_eq!(asked("rig=&limit=&from=&max_hz=").unwrap(), Ask::default());
         assert_eq!(read::<Ask>(&"/v1/runs".parse().unwrap()).unwrap(), Ask::default());
     }
 
@@ -165,7 +167,7 @@ mod tests {
         );
         let whole = "expected a whole number from 0 to 18446744073709551615";
         assert_eq!(told("from=-1"), said(&format!("query: from: {whole}, found `-1`"), "from"));
-        assert_eq!(told("from="), said(&format!("query: from: {whole}, found ``"), "from"));
+        assert_eq!(told("from=%20"), said(&format!("query: from: {whole}, found ` `"), "from"));
         assert_eq!(told("max_hz=fast"), said("query: max_hz: expected a number, found `fast`", "max_hz"));
         assert_eq!(
             told("limt=1"),
