@@ -348,6 +348,11 @@ impl Live {
         Ok(self.table.get(session)?.info(Instant::now(), self.limits.dead_after))
     }
 
+    /// Whether the session is open. Errors: `not_found`.
+    pub fn knows(&self, _: &Caller, session: &str) -> Result<(), Fault> {
+        self.table.get(session).map(drop)
+    }
+
     /// All open sessions, oldest first.
     pub fn list(&self, _: &Caller) -> v1::SessionsReply {
         let now = Instant::now();

@@ -7,8 +7,8 @@ use http::{HeaderValue, StatusCode, header};
 
 use super::message::{ARROW, Form, Problem, Query, answer, answer_beside};
 use super::route::query;
-use crate::app::App;
 use crate::app::library::{RunsAsk, Wanted};
+use crate::app::{App, beside};
 use crate::domain::caller::Caller;
 use crate::error::{Fault, Kind, clip};
 use crate::wire;
@@ -113,22 +113,15 @@ pub async fn outputs(
         }
         (Some((media, write)), None) => {
             let values = app.library.outputs(&who, &run, &output, &ask).await?;
-            encoded(move || {
+            let bytes = values.size_bytes();
+            let write = move || {
                 let mut response = Response::new(Body::from(write(&values)?));
                 response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(media));
                 Ok(response)
-            })
-            .await
+            };
+            Ok(beside(bytes, write).await?)
         }
     }
-}
-
-/// Encodes beside the runtime's threads: many rows take long, and frames are stepped on those.
-async fn encoded(
-    encode: impl FnOnce() -> Result<Response, Fault> + Send + 'static,
-) -> Result<Response, Problem> {
-    let encoded = tokio::task::spawn_blocking(encode).await.map_err(|_| Fault::panicked())?;
-    Ok(encoded?)
 }
 
 /// `0,3,4` as indices.

@@ -68,7 +68,7 @@ pub async fn stream(
     mut request: Request,
 ) -> Result<Response, Problem> {
     // A session that is not there is told to whoever asks, also without an upgrade.
-    app.live.get(&who, &session)?;
+    app.live.knows(&who, &session)?;
     let key = handshake(request.headers())?;
     let form = Form::asked(request.headers());
     let StreamQuery { writer, signal } = query.0;

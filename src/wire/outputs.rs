@@ -44,6 +44,11 @@ pub struct Stretch {
 }
 
 impl Outputs {
+    /// Bytes of all values.
+    pub fn size_bytes(&self) -> usize {
+        self.stretches.iter().map(|stretch| stretch.raw.len()).sum()
+    }
+
     /// As the schema's message.
     pub fn message(&self) -> v1::OutputsReply {
         let stretches = self.stretches.iter().map(|stretch| v1::Stretch {
