@@ -10,11 +10,18 @@ use crate::error::{Fault, Kind, clip};
 
 /// Reads a query. Errors: `invalid`, with the field, what was expected there and what was found.
 pub fn read<T: DeserializeOwned>(uri: &http::Uri) -> Result<T, Fault> {
-    let pairs = axum::extract::Query::<Vec<(String, String)>>::try_from_uri(uri)
-        .map_err(|error| Fault::mismatch("query", "pairs of name=value", error.to_string()))?
-        .0;
+    let pairs = pairs(uri)?;
     let pairs = pairs.iter().map(|(name, text)| (name.as_str(), Text { name, text }));
     T::deserialize(MapDeserializer::new(pairs)).map_err(|Wrong(fault)| *fault)
+}
+
+/// The names and values of a query, as they came. Errors: `invalid`.
+pub fn pairs(uri: &http::Uri) -> Result<Vec<(String, String)>, Fault> {
+    let query = axum::extract::Query::try_from_uri(uri).map_err(|_| {
+        let found = format!("`{}`", clip(uri.query().unwrap_or_default()));
+        Fault::mismatch("query", "pairs of name=value", found)
+    })?;
+    Ok(query.0)
 }
 
 /// What is wrong with a query.
