@@ -135,7 +135,10 @@ impl Models {
             found.map_err(|lookup| match Fault::from(lookup) {
                 // What its file names and there is not is the pipeline's fault, not the caller's.
                 fault if fault.kind == Kind::NotFound && asked.is_none() && stage.model.as_str() != name => {
-                    Fault::new(Kind::Invalid, format!("pipeline {name}, stage {}: {}", stage.name, fault.detail))
+                    Fault::new(
+                        Kind::Invalid,
+                        format!("pipeline {name}, stage {}: {}", stage.name, fault.detail),
+                    )
                 }
                 fault => fault,
             })

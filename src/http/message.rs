@@ -88,12 +88,14 @@ pub enum Form {
 }
 
 impl Form {
-    /// The form that `Accept` asks for: protobuf where it is named and JSON is not liked better, or where JSON alone is
-    /// not wanted; else JSON, also where neither is.
+    /// The form that `Accept` asks for: protobuf where it is named and JSON is not liked better, where JSON alone is not
+    /// wanted, or where it leaves the choice and the request is protobuf itself; else JSON, also where neither is wanted.
     pub fn accepted(headers: &HeaderMap) -> Self {
         let (json, protobuf) = (Wish::of(headers, JSON), Wish::of(headers, PROTOBUF));
         let is_liked = protobuf.quality > json.quality
-            || (protobuf.quality == json.quality && protobuf.quality > 0.0 && protobuf.is_named);
+            || (protobuf.quality == json.quality && protobuf.quality > 0.0 && protobuf.is_named)
+            || (protobuf == json && (json.quality > 0.0 || !headers.contains_key(header::ACCEPT)))
+                && content_type(headers) == PROTOBUF;
         if is_liked { Form::Protobuf } else { Form::Json }
     }
 
@@ -111,7 +113,7 @@ impl Form {
 }
 
 /// How much `Accept` wants a media type (RFC 9110, 12.5.1).
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 struct Wish {
     /// From 0, not at all, to 1.
     quality: f32,
@@ -292,6 +294,14 @@ mod tests {
             assert_eq!(Form::accepted(&headers), form, "{accept}");
         }
         assert_eq!(Form::accepted(&HeaderMap::new()), Form::Json);
+        let mut sent = HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_static(P))]);
+        assert_eq!(Form::accepted(&sent), Form::Protobuf, "nothing said: as it was sent");
+        for (accept, form) in
+            [("*/*", Form::Protobuf), ("application/json", Form::Json), ("text/html", Form::Json)]
+        {
+            sent.insert(header::ACCEPT, HeaderValue::from_static(accept));
+            assert_eq!(Form::accepted(&sent), form, "sent protobuf, accepts {accept}");
+        }
         let mut headers = HeaderMap::new();
         headers.append(header::ACCEPT, HeaderValue::from_static("text/html"));
         headers.append(header::ACCEPT, HeaderValue::from_static(P));

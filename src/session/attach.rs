@@ -83,7 +83,7 @@ impl Session {
 
     /// A stream writes nothing any more, if it still did.
     fn detach(&self, core: &mut Core, stream: u64, detail: String) {
-        core.last_sign = std::time::Instant::now();
+        core.left = Some(std::time::Instant::now());
         for at in 0..core.orders.len() {
             if core.orders[at].attached.take_if(|(attached, _)| *attached == stream).is_some() {
                 let name = &self.signals[at].name;

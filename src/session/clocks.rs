@@ -88,7 +88,8 @@ impl Exchanges {
         let steps = self.by_clock.values().map(|kept| kept.exchange.steps()).sum();
         let relation = self.by_clock.get(session_clock).and_then(|kept| kept.exchange.relation());
         // Before the first exchange anything may be true.
-        let (offset_ns, uncertainty_us) = relation.map_or((0, f64::INFINITY), |relation| now(relation, now_ns));
+        let (offset_ns, uncertainty_us) =
+            relation.map_or((0, f64::INFINITY), |relation| now(relation, now_ns));
         v1::ClockState {
             offset_ns: Some(offset_ns),
             drift_ppm: Some(relation.map_or(0.0, |relation| relation.drift_ppm)),

@@ -57,7 +57,7 @@ impl Session {
         let name = self.signals[signal].name.as_str();
         let allowed = core.orders[signal].may_write(by, name, &writer).and_then(|()| self.still_open(core));
         if let Err(fault) = allowed {
-            return sink.fault(fault.about(name, seq));
+            return sink.fault(fault.about(name, seq).expecting(core.orders[signal].next_seq()));
         }
         let frame = match frame {
             Ok(frame) => frame,

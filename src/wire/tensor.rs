@@ -4,7 +4,7 @@
 use std::fmt;
 
 use bytes::Bytes;
-use serde::de::{self, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{self, MapAccess, SeqAccess, Visitor};
 use serde::ser::{SerializeSeq, SerializeStruct};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -220,6 +220,16 @@ impl<'de> Deserialize<'de> for Value {
     }
 }
 
+/// A field of a tensor. An unknown one fails as a key, so that it is part of the path that is named.
+#[derive(serde::Deserialize)]
+#[serde(field_identifier, rename_all = "snake_case")]
+enum Field {
+    Dtype,
+    Shape,
+    Raw,
+    Values,
+}
+
 /// `values` as a flat list.
 struct ValueList(Vec<f64>);
 
@@ -254,24 +264,20 @@ impl<'de> Deserialize<'de> for v1::Tensor {
             }
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<v1::Tensor, A::Error> {
                 let mut tensor = v1::Tensor::default();
-                while let Some(key) = map.next_key::<String>()? {
-                    match key.as_str() {
-                        "dtype" => tensor.dtype = map.next_value()?,
-                        "shape" => {
+                while let Some(key) = map.next_key::<Field>()? {
+                    match key {
+                        Field::Dtype => tensor.dtype = map.next_value()?,
+                        Field::Shape => {
                             tensor.shape = map
                                 .next_value::<Vec<pbjson::private::NumberDeserialize<u32>>>()?
                                 .into_iter()
                                 .map(|axis| axis.0)
                                 .collect();
                         }
-                        "raw" => {
+                        Field::Raw => {
                             tensor.raw = map.next_value::<pbjson::private::BytesDeserialize<Bytes>>()?.0;
                         }
-                        "values" => tensor.values = map.next_value::<ValueList>()?.0,
-                        unknown => {
-                            map.next_value::<IgnoredAny>()?;
-                            return Err(de::Error::unknown_field(unknown, FIELDS));
-                        }
+                        Field::Values => tensor.values = map.next_value::<ValueList>()?.0,
                     }
                 }
                 Ok(tensor)

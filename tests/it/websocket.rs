@@ -275,7 +275,9 @@ async fn a_rig_that_only_answers_pings_stays_and_one_that_is_silent_is_dead() {
     let _silent = carried.await.unwrap();
     until(LIMIT, "the dead stream let go of", || async {
         let info: v1::SessionInfo = server.get(&format!("/v1/sessions/{}", session.session)).await.message();
-        (info.writers["spikes"] == "detached").then_some(())
+        let is_let_go = info.writers["spikes"] == "detached";
+        assert!(!is_let_go || info.state == "detached", "nothing came for as long");
+        is_let_go.then_some(())
     })
     .await;
     // Any writer may come now.
