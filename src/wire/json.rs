@@ -25,7 +25,10 @@ pub fn read<T: DeserializeOwned + Default>(body: &[u8]) -> Result<T, Fault> {
 /// The fault for a JSON error at `path`.
 fn malformed<T>(path: &str, error: &serde_json::Error) -> Fault {
     let place = format!("line {}, column {}", error.line(), error.column());
-    let at = if path == "." || path.is_empty() { String::new() } else { format!("`{}`: ", clip(path)) };
+    // A `?` stands where the text ends before the name of a field does.
+    let known = path.strip_suffix('?').filter(|known| known.is_empty() || known.ends_with('.'));
+    let path = known.unwrap_or(path).trim_end_matches('.');
+    let at = if path.is_empty() { String::new() } else { format!("`{}`: ", clip(path)) };
     let words = match json::syntax(error) {
         Some(found) => format!("found {found}"),
         None => wrong::<T>(&json::message(error)),
@@ -129,10 +132,14 @@ mod tests {
             (r#"{"tensor": {"values": [[1]]}}"#, "`tensor.values[0]`: "),
             (r#"{"echo": "a%cd"}"#, "`echo`: expected text in base64, found what is none at offset 1"),
             (r#"{"echo": "abcde"}"#, "`echo`: expected text in base64, found a text that is cut off"),
+            (r#"{"tensor": {"values": [1], "#, "`tensor`: found the end of the text"),
             ("[]", "expected an object, found a list"),
             ("[1, 2]", "expected an object, found a list"),
             ("5", "expected an object, found 5"),
-            (r#"{"seq": 1"#, "found an object without its `}` at the end of the text (line 1, column 9)"),
+            (
+                r#"{"seq": 1"#,
+                "message: found an object without its `}` at the end of the text (line 1, column 9)",
+            ),
         ] {
             assert!(said(body).contains(part), "{body}: {}", said(body));
         }
