@@ -484,3 +484,72 @@ async fn after_an_exchange_by_http_answers_tell_their_age_and_deadlines_go_by_it
     rig.close().await;
     server.stop().await;
 }
+
+#[tokio::test]
+async fn stamps_that_the_server_never_gave_are_refused_on_every_road_and_move_no_clock() {
+    let server = Latentd::start().await;
+    let rig = server.open(linear()).await;
+    let amp = Amp::new(5 * S, 0.0);
+    let path = format!("/v1/sessions/{}/clock", rig.session());
+    let ask =
+        |last| v1::ProbeRequest { clock: "device".into(), t1_ns: amp.reads(unix_ns()), last: Some(last) };
+    // Nothing was answered yet: a relation cannot be made of thin air.
+    let now_ns = unix_ns();
+    let forged = v1::ProbeStamps { t1_ns: now_ns, t2_ns: now_ns, t3_ns: now_ns, t4_ns: now_ns };
+    let answer = server.post(&path, json::write(&ask(forged))).await.refused();
+    answer.is(422, "invalid", &["last", "answers to probes of clock `device`", &now_ns.to_string()]);
+    assert_eq!(rig.info().await.clock, Some(v1::ClockState::default()));
+
+    let mut last = None;
+    probe(&rig, &server, &amp, "device", &mut last).await;
+    let honest = last.expect("the stamps of a probe");
+    for forged in [
+        v1::ProbeStamps { t2_ns: honest.t2_ns - 1, ..honest },
+        v1::ProbeStamps { t3_ns: honest.t3_ns + 15 * S, ..honest },
+        v1::ProbeStamps { t2_ns: honest.t2_ns + S, t3_ns: honest.t3_ns + S, ..honest },
+    ] {
+        let fault = server.post(&path, json::write(&ask(forged))).await.refused();
+        let fault = fault.is(422, "invalid", &["last", "as that probe was answered"]);
+        assert_eq!(fault.tensor, "last");
+        says(&fault.expected, &[&honest.t2_ns.to_string(), &honest.t3_ns.to_string()]);
+        says(&fault.found, &[&forged.t2_ns.to_string(), &forged.t3_ns.to_string()]);
+        assert_eq!(rig.info().await.clock, Some(v1::ClockState::default()));
+    }
+
+    // A stream is told, and goes on; what it is answered there holds by HTTP, too.
+    let attach = v1::Attach {
+        session: rig.session().into(),
+        writer: rig.opened.writers["spikes"].clone(),
+        signal: None,
+    };
+    let mut line = Line::attach(server.live().await, attach).await.expect("a stream");
+    let forged = v1::ProbeStamps { t3_ns: honest.t3_ns + S, ..honest };
+    line.up(Some(Up::Probe(ask(forged)))).await;
+    match line.next().await {
+        Ok(Some(Down::Fault(fault))) => {
+            assert_eq!((fault.kind.as_str(), fault.tensor.as_str()), ("invalid", "last"), "{fault:?}");
+        }
+        other => panic!("a fault is due, not {other:?}"),
+    }
+    let mut probed = v1::ProbeRequest { last: None, ..ask(honest) };
+    line.up(Some(Up::Probe(probed.clone()))).await;
+    let Ok(Some(Down::Probe(reply))) = line.next().await else { panic!("a probe's reply is due") };
+    assert_eq!(reply.offset_ns, None, "nothing was believed so far");
+    probed.last = Some(v1::ProbeStamps {
+        t1_ns: reply.t1_ns,
+        t2_ns: reply.t2_ns,
+        t3_ns: reply.t3_ns,
+        t4_ns: amp.reads(unix_ns()),
+    });
+    let reply: v1::ProbeReply = server.post(&path, json::write(&probed)).await.message();
+    is_true(&amp, unix_ns(), reply.offset_ns, reply.uncertainty_us);
+    let before = rig.info().await.clock;
+    // The same again is no second probe, whatever else it says.
+    let again = v1::ProbeStamps { t4_ns: honest.t4_ns + 20 * S, ..probed.last.expect("stamps") };
+    let _: v1::ProbeReply = server.post(&path, json::write(&ask(again))).await.message();
+    let after = rig.info().await.clock.expect("how its clock stands");
+    assert_eq!(after.offset_ns, before.expect("how its clock stood").offset_ns);
+    line.end().await;
+    rig.close().await;
+    server.stop().await;
+}
