@@ -283,26 +283,30 @@ fn tell_reports(feed: &mut Feed, track: &Track, k: u64, log: &mut Log<'_>) {
         return;
     }
     let reports = std::mem::take(feed.chain.reports());
-    let mut tell = |kind: EventKind, what: &str, is_meant: fn(&Report) -> bool| {
+    let mut tell = |kind: EventKind, what: &str, all: &str, is_meant: fn(&Report) -> bool| {
         let meant: Vec<&Report> = reports.iter().filter(|report| is_meant(report)).collect();
         if !meant.is_empty() {
             let named: Vec<String> = meant.iter().take(5).map(|report| feed.chain.describe(report)).collect();
             let more = meant.len() - named.len();
             let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-            let detail = format!("input `{}`: {what}: {}{more}", feed.spec.name, named.join(", "));
+            let detail = format!("input `{}`: {what}: {}{more}{all}", feed.spec.name, named.join(", "));
             log.notice(kind, Some(&track.name), Some(k..k + 1), meant.len() as u64, detail);
         }
     };
-    tell(EventKind::FlatChannel, "channels without variance are 0", |report| {
+    tell(EventKind::FlatChannel, "channels without variance are 0", "", |report| {
         matches!(report, Report::Flat(_))
     });
-    tell(EventKind::FlatChannel, "channels without a good value in calibration are masked", |report| {
+    tell(EventKind::FlatChannel, "channels without a good value in calibration are masked", "", |report| {
         matches!(report, Report::Uncalibrated(_))
     });
-    tell(EventKind::StatsFrozen, "thresholds are measured, and frozen", |report| {
-        matches!(report, Report::Threshold(_))
-    });
-    tell(EventKind::StatsFrozen, "statistics stood still for longer than tau", |report| {
+    let is_threshold = |report: &Report| matches!(report, Report::Threshold(_));
+    // Written where it is told alone: of a thousand channels it is long.
+    if reports.iter().any(is_threshold)
+        && let Some((what, all)) = feed.told_thresholds()
+    {
+        tell(EventKind::StatsFrozen, what, &all, is_threshold);
+    }
+    tell(EventKind::StatsFrozen, "statistics stood still for longer than tau", "", |report| {
         matches!(report, Report::Frozen(_))
     });
 }
