@@ -122,6 +122,11 @@ impl Closing {
 
     fn answer(&mut self, k: u64, room: &mut Room<'_>, log: &mut Log<'_>) {
         let mut flags = Flags::default();
+        for track in room.tracks.iter_mut() {
+            if std::mem::take(&mut track.outlived) && track.required {
+                self.owed = self.owed.max(Some(ResetScope::Model));
+            }
+        }
         let asked = self.owed.take().is_some();
         let mut reset = asked.then_some(ResetScope::Model);
         while let Some(due) = room.resets.first_entry().filter(|due| *due.key() <= k) {

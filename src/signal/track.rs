@@ -100,6 +100,8 @@ pub struct Track {
     pub silent: bool,
     /// A new epoch begins with this bin.
     pub restarts_at: Option<u64>,
+    /// Every bin of a gap too long to fill has closed without it.
+    pub outlived: bool,
     /// No restart yet: what lies below the floor lies before t0.
     from_t0: bool,
     parts: Vec<Range<i128>>,
@@ -141,6 +143,7 @@ impl Track {
             missing: None,
             silent: false,
             restarts_at: None,
+            outlived: false,
             from_t0: true,
             parts: Vec::new(),
         }
@@ -222,7 +225,7 @@ impl Track {
         self.epoch = Some(landing.epoch.clone());
         if at.start > self.cover.mark() {
             let ns = self.mark_ns..landing.place.ns_of(at.start);
-            self.miss(self.cover.mark()..at.start, ns, scene);
+            self.miss(self.cover.mark()..at.start, ns, landing.first, scene);
         }
         let mut parts = std::mem::take(&mut self.parts);
         self.cover.fresh(at.clone(), &mut parts);
@@ -291,7 +294,7 @@ impl Track {
         let late = self.open.take_late_from(first_bin);
         self.drop_late(late, "a new epoch began", log);
         if start_ns > self.mark_ns {
-            self.miss(at.start..at.start, self.mark_ns..start_ns, scene);
+            self.miss(at.start..at.start, self.mark_ns..start_ns, false, scene);
         }
         self.restarts_at = Some(first_bin);
         self.from_t0 = false;
@@ -301,12 +304,18 @@ impl Track {
         self.pace.map_or(position, |pace| epoch.device0_ns + pace.start_ns(position))
     }
 
-    /// A hole before what comes now. Only what lies in open bins is still to be filled, and is measured.
-    fn miss(&mut self, at: Range<i128>, ns: Range<i128>, scene: &Scene<'_>) {
+    /// A hole before what comes now. It is as long as what never came, also where bins of it have closed without the
+    /// signal; only what lies in open bins is still to be filled or skipped. A signal that begins late has lost nothing:
+    /// of the hole before its first frame only those bins count.
+    fn miss(&mut self, at: Range<i128>, mut ns: Range<i128>, first: bool, scene: &Scene<'_>) {
         let last = (ns.end - 1).max(ns.start);
         let bins = scene.grid.bin_from_0(ns.start).max(scene.next_bin)..scene.grid.bin_from_0(last) + 1;
-        let ns = ns.start.max(scene.grid.start_ns(scene.next_bin))..ns.end;
-        self.cover.miss(Hole { length: length(&ns, &bins, scene), at, ns, bins, told: false });
+        if first {
+            ns.start = ns.start.max(scene.grid.start_ns(scene.next_bin));
+        }
+        let length = length(&ns, &bins, scene);
+        self.outlived |= length == Length::Long && bins.is_empty();
+        self.cover.miss(Hole { length, at, ns, bins, told: false });
     }
 
     fn take_samples(

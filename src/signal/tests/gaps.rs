@@ -363,6 +363,42 @@ fn after_wait_a_bin_closes_without_the_stalled_signal_held_then_filled_with_one_
 }
 
 #[test]
+fn after_a_stall_in_which_more_was_lost_than_is_filled_what_is_open_is_skipped_and_the_state_starts_anew() {
+    // Away are rows 1 to 19, which is longer than max_gap_ms; of their bins so many had closed as row 20 came.
+    for (closed, skipped) in [(12, 8), (19, 1), (20, 0), (23, 0)] {
+        let mut rig = two_signals(|plan| plan.inputs[1].0.chain.clear());
+        rig.push_to(1, spikes(0, W, &[(0, 5)]));
+        rig.push(rows(0, 2, &vec![1.0; 2 * closed]));
+        rig.expire(40_000_000);
+        assert_eq!(rig.bins().len(), closed);
+        rig.push_to(1, spikes(20 * W, 30 * W, &[(0, 25 * W)]));
+        rig.push(rows(closed as u64, 2, &vec![1.0; 2 * (30 - closed)]));
+        let next = (closed + skipped) as u64;
+        let resets: Vec<u64> = rig.bins().iter().filter(|bin| bin.reset.is_some()).map(|bin| bin.k).collect();
+        assert_eq!(resets, [next], "{closed}");
+        assert!(rig.bin(next).flags.has(Flags::RESET) && rig.notices(EventKind::Reset).len() == 1);
+        let want = if skipped > 0 { vec![(closed as u64, next)] } else { Vec::new() };
+        assert_eq!(rig.skipped(), want, "{closed}");
+        assert_eq!((rig.bins().len(), rig.bin(25).inputs[1].values[0]), (30 - skipped, 1.0));
+        assert!(
+            rig.bins().iter().filter(|bin| bin.k < closed as u64 && bin.k > 0).all(|bin| bin.reset.is_none())
+        );
+    }
+    // One that is back in time, and one that only begins now, have lost nothing of the kind.
+    for first in [false, true] {
+        let mut rig = two_signals(|_| {});
+        if !first {
+            rig.push_to(1, spikes(0, W, &[(0, 5)]));
+        }
+        rig.push(rows(0, 2, &[1.0; 2 * 20]));
+        rig.expire(40_000_000);
+        rig.push_to(1, spikes(if first { 20 } else { 5 } * W, 30 * W, &[]));
+        rig.push(rows(20, 2, &[1.0; 2 * 10]));
+        assert!(rig.bins().len() == 30 && rig.notices(EventKind::Reset).is_empty(), "first: {first}");
+    }
+}
+
+#[test]
 fn a_stall_is_told_when_it_begins_and_when_it_ends_and_its_count_is_its_bins() {
     let stalled = || {
         let mut rig = two_signals(|_| {});
