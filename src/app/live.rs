@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 use tokio_util::task::TaskTracker;
 
 use super::models::Models;
+use super::thresholds;
 use crate::domain::caller::Caller;
 use crate::domain::ids::{RunId, SessionId};
 use crate::domain::output::OutputSpec;
@@ -107,7 +108,7 @@ impl Live {
         let width_ns = width(&plan, &open)?;
         let (aligner, warnings) = aligner(&plan, &open, width_ns)?;
         let outputs = plan.outputs_after(|input| aligner.delay_ms(input));
-        let statics = statics(&plan, &open)?;
+        let statics = statics(&plan, &open, &aligner)?;
         let wanted = plan.outputs_named(&open.outputs)?;
         let recorded = match &open.record {
             Some(record) => plan.outputs_named(&record.outputs)?,
@@ -478,7 +479,7 @@ fn aligner(plan: &Plan, open: &Open, width_ns: NonZeroU64) -> Result<(Aligner, V
     let reset_on = plan.reset_on();
     let rows = plan.input_rows();
     let names: Vec<String> = plan.inputs.iter().map(|input| input.name.clone()).collect();
-    let plan = crate::signal::plan::Plan {
+    let signals = crate::signal::plan::Plan {
         width_ns,
         t0_ns: open.t0_ns,
         policies: open.policies.clone(),
@@ -488,7 +489,7 @@ fn aligner(plan: &Plan, open: &Open, width_ns: NonZeroU64) -> Result<(Aligner, V
         trials: open.trials.clone(),
         reset_on,
     };
-    let (aligner, warnings) = Aligner::new(plan)?;
+    let (mut aligner, warnings) = Aligner::new(signals)?;
     for (number, row) in rows.into_iter().enumerate() {
         // A chain may change the number of values; what leaves it must fill the model's row.
         if let Some(width) = aligner.width(number).filter(|width| *width != row) {
@@ -496,6 +497,7 @@ fn aligner(plan: &Plan, open: &Open, width_ns: NonZeroU64) -> Result<(Aligner, V
             return Err(Fault::mismatch(field, format!("{row} values per bin"), width.to_string()));
         }
     }
+    thresholds::give(plan, open, &mut aligner)?;
     Ok((aligner, warnings))
 }
 
@@ -505,11 +507,16 @@ pub(super) fn named<'a>(names: impl Iterator<Item = &'a str>) -> String {
     if names.is_empty() { "none".into() } else { names.join(", ") }
 }
 
-/// Static inputs in the plan's order; one that is not required and not given is 0.
-fn statics(plan: &Plan, open: &Open) -> Result<Vec<Tensor>, Fault> {
-    if let Some(name) = open.statics.keys().find(|name| plan.statics.iter().all(|known| known.name != **name))
-    {
+/// Static inputs in the plan's order; one that is not required and not given is 0. `static` also holds thresholds, which
+/// are the aligner's.
+fn statics(plan: &Plan, open: &Open, aligner: &Aligner) -> Result<Vec<Tensor>, Fault> {
+    let is_known = |name: &String| {
+        plan.statics.iter().any(|known| known.name == *name) || thresholds::input_of(plan, name).is_some()
+    };
+    if let Some(name) = open.statics.keys().find(|name| !is_known(name)) {
+        let of_crossings = thresholds::names(plan, aligner);
         let there_are = plan.statics.iter().map(|known| known.name.as_str());
+        let there_are = there_are.chain(of_crossings.iter().map(String::as_str));
         let expected = format!("a static input of the pipeline ({})", there_is(name, there_are));
         return Err(Fault::mismatch("static", expected, format!("`{}`", clip(name))));
     }

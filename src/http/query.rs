@@ -180,7 +180,7 @@ mod tests {
         assert_eq!(told("max_hz=fast"), said("query: max_hz: expected a number, found `fast`", "max_hz"));
         let unknown = asked("limt=1").unwrap_err();
         assert_eq!(unknown.kind, Kind::Malformed);
-        assert_eq!(unknown.detail, "query: unknown field `limt`; there are: limit, from, max_hz, rig");
+        assert_eq!(unknown.detail, "query: unknown field `limt`; there are: limit, rig, from, max_hz");
         assert_eq!(told("from=1&from=2"), said("query: from: expected one value, found several", "from"));
     }
 }

@@ -121,7 +121,7 @@ impl Attachment {
     pub async fn next(&self) -> Outgoing {
         let mut outgoing = self.outbox.next().await;
         if let Outgoing::Message(v1::down::Message::Probe(reply)) = &mut outgoing {
-            reply.t3_ns = Stamp::now().unix_ns.max(reply.t2_ns);
+            self.session.stamp(reply);
         }
         outgoing
     }

@@ -1,6 +1,6 @@
 //! The session's clocks: probes in, relations to the aligner and the run, ages of bins out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use super::outbox::Outgoing;
 use super::part::Part;
 use crate::domain::output::{EventKind, Flags, Notice};
 use crate::domain::time::Stamp;
-use crate::error::Fault;
+use crate::error::{Fault, clip};
 use crate::recorder::{Record, Since};
 use crate::signal::act::Act;
 use crate::signal::clock::Relation;
@@ -27,6 +27,9 @@ const TOLD_SPARE: f64 = 1.25;
 /// each.
 const TOLD_EVERY_NS: i64 = 10_000_000_000;
 
+/// Probes of one clock of which it is known what they were answered with: only those are believed when they come back.
+const ANSWERED: usize = 64;
+
 /// The exchange with each clock of a session that was probed.
 #[derive(Default)]
 pub(super) struct Exchanges {
@@ -38,7 +41,18 @@ pub(super) struct Exchanges {
 #[derive(Default)]
 struct Kept {
     exchange: Exchange,
+    /// The newest probes that were answered, oldest first.
+    answered: VecDeque<Answered>,
     told: Option<Uncertainty>,
+}
+
+/// A probe as it was answered.
+struct Answered {
+    t1_ns: i64,
+    t2_ns: i64,
+    t3_ns: i64,
+    /// It came back as `last`: it counts once.
+    is_taken: bool,
 }
 
 /// What the run says of a clock's uncertainty.
@@ -75,6 +89,34 @@ impl Uncertainty {
 }
 
 impl Kept {
+    fn note_answered(&mut self, reply: &v1::ProbeReply) {
+        if self.answered.len() == ANSWERED {
+            self.answered.pop_front();
+        }
+        let v1::ProbeReply { t1_ns, t2_ns, t3_ns, .. } = *reply;
+        self.answered.push_back(Answered { t1_ns, t2_ns, t3_ns, is_taken: false });
+    }
+
+    /// Whether a finished probe is one that was answered and did not come back yet.
+    /// Errors: `invalid`, for stamps that were never answered.
+    fn take_answered(&mut self, clock: &str, last: &v1::ProbeStamps) -> Result<bool, Fault> {
+        let v1::ProbeStamps { t1_ns, t2_ns, t3_ns, .. } = *last;
+        let of_ours =
+            |probe: &&mut Answered| (probe.t1_ns, probe.t2_ns, probe.t3_ns) == (t1_ns, t2_ns, t3_ns);
+        if let Some(probe) = self.answered.iter_mut().rev().find(of_ours) {
+            return Ok(!std::mem::replace(&mut probe.is_taken, true));
+        }
+        let stamps = |t1: i64, t2: i64, t3: i64| format!("t1_ns = {t1}, t2_ns = {t2}, t3_ns = {t3}");
+        let expected = match self.answered.iter().rev().find(|probe| probe.t1_ns == t1_ns) {
+            Some(probe) => format!("{}, as that probe was answered", stamps(t1_ns, probe.t2_ns, probe.t3_ns)),
+            None => format!(
+                "t1_ns, t2_ns and t3_ns of one of the newest {ANSWERED} answers to probes of clock `{}`, or no last",
+                clip(clock)
+            ),
+        };
+        Err(Fault::mismatch("last", expected, stamps(t1_ns, t2_ns, t3_ns)))
+    }
+
     /// How far the clock may be from the truth at a server time (µs), if that must be told anew.
     fn newly_told(&mut self, now_ns: i64) -> Option<f64> {
         let (_, uncertainty_us) = now(self.exchange.relation()?, now_ns);
@@ -111,10 +153,21 @@ fn at(relation: &Relation, device_ns: i128) -> (i64, f64) {
 }
 
 impl Session {
-    /// Takes a probe of a device's clock: what its last one has found, and the stamps of this one. `t3_ns` is when this
-    /// answers; whoever sends the reply later stamps it anew. `received` must not lie before the probe came.
-    /// Errors: `not_found` (no signal is on that clock), `unavailable`.
+    /// Takes a probe of a device's clock, and what its last one has found; the reply is stamped as it goes.
+    /// `received` must not lie before the probe came.
+    /// Errors: `not_found` (no signal is on that clock), `invalid` (a last one that was never answered so), `unavailable`.
     pub fn probe(self: &Arc<Self>, ask: &v1::ProbeRequest, received: Stamp) -> Result<v1::ProbeReply, Fault> {
+        let mut reply = self.take_probe(ask, received)?;
+        self.stamp(&mut reply);
+        Ok(reply)
+    }
+
+    /// As `probe`, its `t3_ns` still to be stamped.
+    fn take_probe(
+        self: &Arc<Self>,
+        ask: &v1::ProbeRequest,
+        received: Stamp,
+    ) -> Result<v1::ProbeReply, Fault> {
         let clock = self.clock(&ask.clock)?;
         let mut core = self.core.lock();
         self.still_open(&core)?;
@@ -136,11 +189,19 @@ impl Session {
             clock: clock.into(),
             t1_ns: ask.t1_ns,
             t2_ns: received.unix_ns,
-            t3_ns: Stamp::now().unix_ns.max(received.unix_ns),
+            t3_ns: received.unix_ns,
             offset_ns: found.map(|found| found.0),
             drift_ppm: found.map(|found| found.1),
             uncertainty_us: found.map(|found| found.2),
         })
+    }
+
+    /// Stamps the reply to a probe as it is sent, and remembers what it says.
+    pub(super) fn stamp(&self, reply: &mut v1::ProbeReply) {
+        let mut core = self.core.lock();
+        // Behind the lock: a wait for it is none of the road's.
+        reply.t3_ns = Stamp::now().unix_ns.max(reply.t2_ns);
+        core.exchanges.by_clock.entry(reply.clock.clone()).or_default().note_answered(reply);
     }
 
     /// A clock of the session by its name.
@@ -157,7 +218,7 @@ impl Session {
         })
     }
 
-    /// What a finished probe has found.
+    /// What a finished probe has found. Errors: `invalid`, for one that was never answered so.
     fn hear(
         self: &Arc<Self>,
         core: &mut Core,
@@ -167,6 +228,9 @@ impl Session {
     ) -> Result<(), Fault> {
         let v1::ProbeStamps { t1_ns, t2_ns, t3_ns, t4_ns } = *last;
         let kept = core.exchanges.by_clock.entry(clock.into()).or_default();
+        if !kept.take_answered(clock, last)? {
+            return Ok(());
+        }
         let heard = kept.exchange.take(Probe { t1_ns, t2_ns, t3_ns, t4_ns });
         let stepped_ns = match heard {
             Heard::Nothing => return Ok(()),
@@ -257,7 +321,7 @@ impl Session {
 impl Attachment {
     /// Takes a probe; the reply goes down in its turn, its `t3_ns` stamped as it is taken to be sent (`next`).
     pub fn probe(&self, ask: &v1::ProbeRequest, received: Stamp) {
-        match self.session.probe(ask, received) {
+        match self.session.take_probe(ask, received) {
             Ok(reply) => self.outbox.put(Outgoing::Message(v1::down::Message::Probe(reply))),
             Err(fault) => self.refuse(fault),
         }
@@ -299,5 +363,18 @@ mod tests {
     fn an_uncertainty_that_stays_less_is_told_anew() {
         let (last_us, times) = told((0..600).map(|k| if k < 100 { 900.0 } else { 80.0 }));
         assert_eq!((last_us, times), (100.0, 2));
+    }
+
+    #[test]
+    fn of_each_clock_only_the_newest_answered_probes_are_known_and_each_counts_once() {
+        let mut kept = Kept::default();
+        let reply = |t1_ns| v1::ProbeReply { t1_ns, t2_ns: 2, t3_ns: 3, ..Default::default() };
+        let last = |t1_ns, t3_ns| v1::ProbeStamps { t1_ns, t2_ns: 2, t3_ns, t4_ns: 9 };
+        (0..=ANSWERED as i64).for_each(|t1_ns| kept.note_answered(&reply(t1_ns)));
+        assert_eq!(kept.answered.len(), ANSWERED);
+        assert!(kept.take_answered("amp", &last(0, 3)).is_err(), "the oldest was forgotten");
+        assert!(kept.take_answered("amp", &last(1, 4)).is_err());
+        assert_eq!(kept.take_answered("amp", &last(1, 3)).ok(), Some(true));
+        assert_eq!(kept.take_answered("amp", &last(1, 3)).ok(), Some(false));
     }
 }

@@ -21,7 +21,7 @@ use crate::pipeline::successor::Outgone;
 use crate::recorder::{Record, Ticket};
 use crate::signal::act::Act;
 use crate::signal::aligner::Aligner;
-use crate::signal::step::{Bin, Step};
+use crate::signal::step::{Bin, Counts, Step};
 use crate::wire::v1;
 
 /// What a road may be late without its bins being a backlog.
@@ -62,6 +62,8 @@ pub(super) struct Core {
     /// What versions that took over have replaced, until somebody has the time to drop it.
     pub(super) outgone: Vec<(Outgone, Arc<Place>)>,
     pub(super) steps: Vec<Step>,
+    /// What of the aligner's totals the metrics have.
+    pub(super) metered: Counts,
     /// Answers that wait for the journal, oldest first (`ack = "durable"`).
     pub(super) awaiting: VecDeque<Awaiting>,
     /// Small records that found no room yet, oldest first.
@@ -163,6 +165,7 @@ impl Core {
             switches: VecDeque::new(),
             outgone: Vec::new(),
             steps: Vec::new(),
+            metered: Counts::default(),
             awaiting: VecDeque::new(),
             last_ticket: None,
             t0_told: false,

@@ -135,6 +135,8 @@ impl Session {
                 }
             }
         }
+        let counts = core.aligner.counts();
+        self.meter.late(std::mem::replace(&mut core.metered, counts), counts);
         self.waits_changed.notify_one();
         bins
     }

@@ -24,6 +24,7 @@ mod late; // data for bins that have closed
 mod stall; // a signal that bins close without
 mod open_bins; // what came for bins that are still open
 mod closing; // one bin: whole, filled or skipped
+mod thresholds; // of crossings, as a session gives and reads them
 mod feed; // one input: from what came to its row
 pub mod montage; // a signal's channels to a model's
 pub mod image; // channels that are images
