@@ -24,6 +24,7 @@ mod layers; // who may know whom
 mod library; // the database file, looked at from beside
 mod live; // sessions and frames: the main road
 mod many; // many models, and big ones
+mod measured; // every metric, moved by a real load
 mod model_based; // random sessions against a plain model
 mod montage; // channels that are not the model's
 mod nan; // what is not finite, in and out

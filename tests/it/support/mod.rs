@@ -17,6 +17,7 @@ pub mod http; // a rig and bare calls over HTTP
 pub mod models; // small models whose every output a test can compute
 pub mod proxy; // a road to a server that can be closed
 pub mod raw; // bytes over gRPC that no client of the schema would send
+pub mod scrape; // what is measured, read as Prometheus reads it
 pub mod server; // the process
 pub mod stream; // a rig over gRPC
 pub mod events; // one who listens
@@ -29,6 +30,7 @@ pub use frames::{
 pub use http::{Answer, Rig, says};
 pub use models::Linear;
 pub use proxy::Proxy;
+pub use scrape::Scrape;
 pub use server::{Latentd, Setup};
 pub use stream::{Line, carried};
 
