@@ -49,6 +49,7 @@ mod start; // starts that must fail
 mod subscribe; // who listens, and what it costs
 mod support; // the real binary, small models, rigs
 mod switch; // another version of a stage, between two bins
+mod traces; // what a collector gets
 mod usage; // memory and processor time
 mod websocket; // rigs over WebSocket
 mod window; // models that take several bins at once, images, event cameras

@@ -11,6 +11,7 @@
 //! Nothing sleeps: what takes time is waited for by `until`, under a limit.
 
 pub mod arrow; // frames in columns
+pub mod collector; // a collector of traces
 pub mod cluster; // a PostgreSQL, and a database of a test's own
 pub mod frames; // frames and opens, and reading of outputs
 pub mod http; // a rig and bare calls over HTTP
@@ -24,6 +25,7 @@ pub mod events; // one who listens
 pub mod websocket; // a rig over WebSocket
 
 pub use cluster::{Cluster, Database};
+pub use collector::Collector;
 pub use frames::{
     binned, bins, block, blocks, counts, flag_names, linear, markers, pipeline, recorded, signal, spikes,
 };
