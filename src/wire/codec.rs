@@ -9,8 +9,7 @@ use prost::Message;
 use tonic::Status;
 use tonic::codec::{BufferSettings, DecodeBuf, Decoder, EncodeBuf, Encoder};
 
-use super::{fault, schema, v1};
-use crate::error::{Fault, Kind};
+use super::{schema, v1};
 
 /// The codec of every generated service and client.
 #[derive(Debug)]
@@ -75,8 +74,9 @@ impl<U: Message + Default + 'static> Decoder for In<U> {
             // An error here would end the stream; an empty `Up` is as malformed and ends nothing.
             Err(_) if TypeId::of::<U>() == TypeId::of::<v1::Up>() => Ok(Some(U::default())),
             Err(error) => {
-                let sentence = format!("the message is no {}: {error}", schema::name_of::<U>());
-                Err(fault::status(&Fault::new(Kind::Malformed, sentence), ""))
+                // Bare: who answers knows the request's id (`fault::from_transport`).
+                let name = schema::name_of::<U>();
+                Err(Status::invalid_argument(format!("the message is no {name}: {error}")))
             }
         }
     }

@@ -69,7 +69,7 @@ pub fn from_status(status: &Status) -> Option<v1::Fault> {
     details.details.iter().find_map(|any| v1::Fault::decode(any.value.as_slice()).ok())
 }
 
-/// A status that tonic made itself, in our words: its codes for size and decoding are not the wire's.
+/// A status that tonic or the codec made, in our words: tonic's codes for size and decoding are not the wire's.
 pub fn from_transport(status: &Status) -> Option<Fault> {
     match status.code() {
         Code::OutOfRange | Code::ResourceExhausted if status.details().is_empty() => {
@@ -77,6 +77,9 @@ pub fn from_transport(status: &Status) -> Option<Fault> {
         }
         Code::Internal if status.details().is_empty() => {
             Some(Fault::new(Kind::Malformed, format!("unreadable message: {}", status.message())))
+        }
+        Code::InvalidArgument if status.details().is_empty() => {
+            Some(Fault::new(Kind::Malformed, status.message()))
         }
         // Without a word of its own: there is no such call. Else it is one that we take in another form.
         Code::Unimplemented if status.details().is_empty() => {

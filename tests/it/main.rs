@@ -23,6 +23,7 @@ mod late; // data before, again, too late; a backlog
 mod layers; // who may know whom
 mod library; // the database file, looked at from beside
 mod live; // sessions and frames: the main road
+mod logs; // what the log says of a call
 mod many; // many models, and big ones
 mod measured; // every metric, moved by a real load
 mod model_based; // random sessions against a plain model
