@@ -27,6 +27,7 @@ use crate::session::switching::{pinned, state_of};
 use crate::session::{Attachment, Made, Session, Sink, Table, Writer};
 use crate::signal::aligner::Aligner;
 use crate::store::run::{Pinned, RunHead};
+use crate::trace::Tracer;
 use crate::wire::open::{PipelineDefaults, output_message, resolve, resolved};
 use crate::wire::told::Told;
 use crate::wire::v1;
@@ -56,6 +57,7 @@ pub struct Live {
     models: Arc<Models>,
     recorder: Recorder,
     limits: LiveLimits,
+    tracer: Tracer,
     pub(super) table: Table,
     /// Tasks that sessions need: waits, durable answers.
     tasks: TaskTracker,
@@ -63,9 +65,9 @@ pub struct Live {
 
 impl Live {
     /// No session is open yet.
-    pub fn new(models: Arc<Models>, recorder: Recorder, limits: LiveLimits) -> Self {
+    pub fn new(models: Arc<Models>, recorder: Recorder, limits: LiveLimits, tracer: Tracer) -> Self {
         let table = Table::new(limits.max_sessions);
-        Self { models, recorder, limits, table, tasks: TaskTracker::new() }
+        Self { models, recorder, limits, tracer, table, tasks: TaskTracker::new() }
     }
 
     /// Opens a session, or with `dry_run` only says what it would be. One whose caller has left by then (its deadline
@@ -192,6 +194,7 @@ impl Live {
             subscriber_buffer: self.limits.subscriber_buffer,
             idle_timeout: Duration::try_from_secs_f64(open.idle_timeout_s).unwrap_or(Duration::MAX),
             meter: self.models.meter(&plan, &open.policies),
+            tracer: self.tracer.clone(),
         };
         let made = Session::new(made, tokens);
         if let Err(fault) = self.table.add(Arc::clone(&made)) {
@@ -247,7 +250,7 @@ impl Live {
     /// One frame by HTTP: consumed, stepped, answered. Errors: by the table of `docs/API.md`.
     pub async fn frame(
         &self,
-        _: &Caller,
+        who: &Caller,
         session: &str,
         frame: v1::Frame,
         received: Stamp,
@@ -255,7 +258,7 @@ impl Live {
         let session = self.table.get(session)?;
         let (name, seq) = (frame.signal.clone(), frame.seq);
         let (give, answer) = oneshot::channel();
-        session.feed([(frame, Sink::Once(give))], Writer::Caller, received);
+        session.feed([(frame, Sink::Once(give))], Writer::Caller, received, who.span);
         answer.await.map_err(|_| {
             let detail = format!("session {} ended before this frame was answered", session.id);
             Fault::new(Kind::Internal, detail).about(&name, seq)
@@ -263,8 +266,8 @@ impl Live {
     }
 
     /// Makes a stream a writer. Errors: `not_found`, `conflict`, `unavailable`.
-    pub(super) fn attach(&self, _: &Caller, attach: &v1::Attach) -> Result<Attachment, Fault> {
-        self.table.get(&attach.session)?.attach(&attach.writer, attach.signal.as_deref())
+    pub(super) fn attach(&self, who: &Caller, attach: &v1::Attach) -> Result<Attachment, Fault> {
+        self.table.get(&attach.session)?.attach(&attach.writer, attach.signal.as_deref(), who.span)
     }
 
     /// What a session gives, from now on, to one who listens; the last of it says why it ends.

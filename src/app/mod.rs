@@ -19,6 +19,7 @@ use crate::access::Keys;
 use crate::domain::caller::{Caller, Need};
 use crate::error::Fault;
 use crate::metrics::Metrics;
+use crate::trace::Tracer;
 use crate::wire::v1;
 
 /// All use cases. Cheap to clone.
@@ -36,6 +37,8 @@ pub struct App {
     pub library: Arc<library::Library>,
     /// What is measured.
     pub metrics: Arc<Metrics>,
+    /// Takes what is traced.
+    pub tracer: Tracer,
     /// Largest HTTP body (bytes).
     pub body_limit: usize,
     /// Whether requests should be sent here.

@@ -36,6 +36,9 @@ impl Key {
 /// Environment variable by which ONNX Runtime's library is commonly named; `LATENTD_ONNXRUNTIME` comes before it.
 pub const ORT_DYLIB_PATH: &str = "ORT_DYLIB_PATH";
 
+/// Environment variable by which a collector is commonly named; `LATENTD_OTLP_ENDPOINT` comes before it.
+pub const OTEL_ENDPOINT: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
+
 const PLACES: &str = "Where things are";
 const LANES: &str = "Lanes and admission";
 const SESSIONS: &str = "Sessions and streams";
@@ -43,6 +46,7 @@ const DOOR: &str = "Limits at the door";
 const POSTGRES: &str = "A library in PostgreSQL";
 const RECORDING: &str = "Recording and repository";
 const STOPPING: &str = "Stopping and logging";
+const TRACES: &str = "Traces";
 
 const fn key(
     heading: &'static str,
@@ -190,6 +194,20 @@ pub const KEYS: &[Key] = &[
         "error, warn, info, debug, trace, or directives (`info,latentd::batch=debug`)",
     ),
     key(STOPPING, "log_format", "FORMAT", "text", "text or json"),
+    key(
+        TRACES,
+        "otlp_endpoint",
+        "URL",
+        "",
+        "Collector that takes traces by OTLP over gRPC (also OTEL_EXPORTER_OTLP_ENDPOINT): http://HOST:4317; none: no traces",
+    ),
+    key(
+        TRACES,
+        "otlp_sample",
+        "SHARE",
+        "0.01",
+        "Share of steps that are traced, from 0 to 1; requests all are",
+    ),
 ];
 
 /// The key of that name.

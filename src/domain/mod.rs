@@ -14,3 +14,4 @@ pub mod settings; // how a session wants to be treated
 pub mod output; // what leaves for a bin
 pub mod caller; // who asks
 pub mod request; // the id of one call
+pub mod trace; // where a call stands in a trace

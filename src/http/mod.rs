@@ -35,8 +35,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::app::App;
-use crate::domain::caller::{Need, Scope};
+use crate::domain::caller::{Caller, Need, Scope};
 use crate::domain::request::RequestId;
+use crate::domain::trace::RequestSpan;
 use crate::error::{Fault, Kind};
 use crate::wire::v1;
 use gate::{Gate, Needs};
@@ -237,7 +238,7 @@ pub fn router(app: App, streams: Streams, asked: Asked) -> Router {
         Some(cors) => router.layer(cors),
         None => router,
     };
-    router.layer(middleware::from_fn(request::identify)).with_state(app)
+    router.layer(middleware::from_fn_with_state(app.tracer.clone(), request::identify)).with_state(app)
 }
 
 /// Finds out who asks and whether that one may, and writes and counts the fault that the gate or a handler answered.
@@ -250,12 +251,16 @@ async fn told(
 ) -> Response {
     let refused = |fault: &Fault| {
         gate.app.metrics.rejected(fault.kind);
-        message::problem(fault, id.as_str())
+        let mut response = message::problem(fault, id.as_str());
+        // For the log's line.
+        response.extensions_mut().insert(fault.kind);
+        response
     };
     match gate.admit(&request, id.as_str()) {
         Ok(who) => {
             tracing::Span::current().record("caller", who.name.as_str());
-            request.extensions_mut().insert(who);
+            let span = request.extensions().get::<RequestSpan>().copied();
+            request.extensions_mut().insert(Caller { span, ..who });
         }
         Err(fault) => return refused(&fault),
     }

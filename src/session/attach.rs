@@ -8,6 +8,7 @@ use super::order::{Sink, Writer, same_token};
 use super::outbox::{Outbox, Outgoing};
 use crate::domain::output::{EventKind, Notice};
 use crate::domain::time::Stamp;
+use crate::domain::trace::RequestSpan;
 use crate::error::{Fault, Kind};
 use crate::wire::v1;
 
@@ -21,13 +22,20 @@ pub struct Attachment {
     /// Its number in the session.
     stream: u64,
     pub(super) outbox: Arc<Outbox>,
+    /// The span of the request that it began with.
+    request: Option<RequestSpan>,
 }
 
 impl Session {
     /// Makes a stream the writer of `signal`, or of all signals of the token, or of all. Where another stream is
     /// attached, the token is needed, and takes over: the old stream ends `replaced`.
     /// Errors: `not_found` (signal), `conflict` (token), `unavailable` (closing).
-    pub fn attach(self: &Arc<Self>, writer: &str, signal: Option<&str>) -> Result<Attachment, Fault> {
+    pub fn attach(
+        self: &Arc<Self>,
+        writer: &str,
+        signal: Option<&str>,
+        request: Option<RequestSpan>,
+    ) -> Result<Attachment, Fault> {
         let asked = signal.map(|name| self.signal(name)).transpose()?;
         let mut core = self.core.lock();
         self.still_open(&core)?;
@@ -67,7 +75,7 @@ impl Session {
                 self.tell(&mut core, self.notice(EventKind::WriterReplaced, &name, detail));
             }
         }
-        Ok(Attachment { session: Arc::clone(self), stream, outbox })
+        Ok(Attachment { session: Arc::clone(self), stream, outbox, request })
     }
 
     /// Ends the streams that do not read what is pushed to them: they are detached, and told why behind what waits.
@@ -108,7 +116,7 @@ impl Attachment {
     /// Takes frames that came together. One of a signal that this stream does not write needs the signal's token.
     pub fn feed(&self, frames: Vec<v1::Frame>, received: Stamp) {
         let frames = frames.into_iter().map(|frame| (frame, Sink::Stream(Arc::clone(&self.outbox))));
-        self.session.feed(frames, Writer::Stream(self.stream), received);
+        self.session.feed(frames, Writer::Stream(self.stream), received, self.request);
     }
 
     /// Answers a message that could not be read.

@@ -22,6 +22,7 @@ use crate::recorder::{Record, Ticket};
 use crate::signal::act::Act;
 use crate::signal::aligner::Aligner;
 use crate::signal::step::{Bin, Counts, Step};
+use crate::trace::{Sampler, StepTrace};
 use crate::wire::v1;
 
 /// What a road may be late without its bins being a backlog.
@@ -72,6 +73,8 @@ pub(super) struct Core {
     pub(super) last_ticket: Option<Ticket>,
     /// Whether the run knows where bin 0 lies.
     pub(super) t0_told: bool,
+    /// Which steps are traced.
+    pub(super) sampler: Sampler,
 }
 
 /// What waits for the journal before it leaves.
@@ -121,6 +124,8 @@ pub(super) struct End {
     pub(super) bins_left: usize,
     pub(super) queued: Duration,
     pub(super) compute: Duration,
+    /// Its stamps on the way, if it is traced.
+    pub(super) trace: Option<Box<StepTrace>>,
 }
 
 pub(super) struct Cause {
@@ -139,7 +144,13 @@ pub(super) struct Cause {
 
 impl Core {
     /// Nothing came yet.
-    pub(super) fn new(aligner: Aligner, orders: Vec<Order>, journey: Journey, places: Vec<Place>) -> Self {
+    pub(super) fn new(
+        aligner: Aligner,
+        orders: Vec<Order>,
+        journey: Journey,
+        places: Vec<Place>,
+        sampler: Sampler,
+    ) -> Self {
         Self {
             aligner,
             exchanges: Exchanges::default(),
@@ -169,6 +180,7 @@ impl Core {
             awaiting: VecDeque::new(),
             last_ticket: None,
             t0_told: false,
+            sampler,
         }
     }
 

@@ -14,13 +14,25 @@ use crate::domain::frame::Frame;
 use crate::domain::ids::SignalName;
 use crate::domain::output::Notice;
 use crate::domain::time::Stamp;
+use crate::domain::trace::RequestSpan;
 use crate::error::{Fault, Kind};
 use crate::recorder::Record;
 use crate::signal::step::Step;
+use crate::trace::{StepTrace, Under};
 use crate::wire::{self, v1};
 
 /// Small records that wait for room; one more, and the oldest goes.
 const UNNOTED_LIMIT: usize = 256;
+
+/// Where a step stands: within the request that brought its frame alone, or that named a trace for all that it brings. A
+/// stream that named none would else be one trace without end.
+fn under(request: Option<RequestSpan>, is_lone: bool) -> Under {
+    match request {
+        None => Under::Nothing,
+        Some(request) if is_lone || request.parent.is_some() => Under::Request(request.context),
+        Some(request) => Under::Stream(request.context),
+    }
+}
 
 /// A frame as far as it can be read without the session's lock.
 pub(super) struct Read {
@@ -52,7 +64,14 @@ impl Session {
         Some(Read { signal, seq, writer, frame, data, sink })
     }
 
-    pub(super) fn ingest(&self, core: &mut Core, read: Read, by: Writer, received: Stamp) {
+    pub(super) fn ingest(
+        &self,
+        core: &mut Core,
+        read: Read,
+        by: Writer,
+        received: Stamp,
+        request: Option<RequestSpan>,
+    ) {
         let Read { signal, seq, writer, frame, data, sink } = read;
         let name = self.signals[signal].name.as_str();
         let allowed = core.orders[signal].may_write(by, name, &writer).and_then(|()| self.still_open(core));
@@ -96,9 +115,17 @@ impl Session {
             Err(refusal) => return core.orders[signal].refuse(&frame, sink, Fault::from(refusal)),
         };
         core.orders[signal].consumed(&frame, sink);
-        self.meter.received(received.instant.elapsed());
+        let receive = received.instant.elapsed();
+        self.meter.received(receive);
         let behind = newest_end_ns.is_some_and(|end_ns| core.is_behind(end_ns, received.unix_ns, self.width));
         let bins_until = core.aligner.next_bin();
+        let is_lone = by == Writer::Caller;
+        let is_asked = is_lone && request.is_some_and(|request| request.parent.is_some());
+        let trace = (bins_left > 0 && core.sampler.takes(is_asked)).then(|| {
+            let pipeline = core.journey.plan().name.clone();
+            let of = (frame.signal.clone(), frame.seq);
+            Box::new(StepTrace::new(under(request, is_lone), self.id, pipeline, of, received, receive))
+        });
         core.work.push_back(Work::End);
         core.ends.push_back(End {
             cause: Some(Cause {
@@ -116,6 +143,7 @@ impl Session {
             bins_left,
             queued: Duration::ZERO,
             compute: Duration::ZERO,
+            trace,
         });
     }
 

@@ -23,12 +23,14 @@ use crate::domain::output::{EventKind, Notice, OutputSpec};
 use crate::domain::settings::{Ack, ResetScope};
 use crate::domain::signal::SignalSpec;
 use crate::domain::time::Stamp;
+use crate::domain::trace::RequestSpan;
 use crate::error::{Fault, Kind};
 use crate::pipeline::journey::Journey;
 use crate::pipeline::plan::Plan;
 use crate::recorder::{Close, RunRecorder};
 use crate::signal::act::Act;
 use crate::signal::aligner::Aligner;
+use crate::trace::Tracer;
 use crate::wire::told::Told;
 use crate::wire::{self, v1};
 
@@ -79,6 +81,8 @@ pub struct Made {
     pub idle_timeout: Duration,
     /// What it tells the metrics.
     pub meter: Meter,
+    /// Takes the steps that are traced.
+    pub tracer: Tracer,
 }
 
 /// An open session.
@@ -105,6 +109,7 @@ pub struct Session {
     pub(super) ack: Ack,
     pub(super) invalid_limit: u32,
     pub(super) meter: Meter,
+    pub(super) tracer: Tracer,
     pub(super) recorder: Option<RunRecorder>,
     pub(super) core: Mutex<Core>,
     /// The plan once every version that will take over has done so. Held while one is made ready; before `core`.
@@ -127,6 +132,7 @@ impl Session {
         let kept =
             made.wanted.iter().zip(&made.recorded).map(|(wanted, recorded)| *wanted || *recorded).collect();
         let fanout = Fanout::new(made.outputs.len(), made.subscriber_buffer);
+        let sampler = made.tracer.sampler(made.id);
         Arc::new(Self {
             id: made.id,
             run: made.run,
@@ -145,9 +151,10 @@ impl Session {
             ack: made.ack,
             invalid_limit: made.invalid_limit,
             meter: made.meter,
+            tracer: made.tracer,
             recorder: made.recorder,
             ahead: Mutex::new(Arc::clone(made.journey.plan())),
-            core: Mutex::new(Core::new(made.aligner, orders, made.journey, made.places)),
+            core: Mutex::new(Core::new(made.aligner, orders, made.journey, made.places, sampler)),
             fanout,
             gone: AtomicBool::new(false),
             stirred: Notify::new(),
@@ -163,13 +170,14 @@ impl Session {
         })
     }
 
-    /// Takes frames that came together from one writer, each with its sink, and steps what they close. The answers come
-    /// by the sinks.
+    /// Takes frames that came together from one writer by one request, each with its sink, and steps what they close. The
+    /// answers come by the sinks.
     pub fn feed(
         self: &Arc<Self>,
         frames: impl IntoIterator<Item = (v1::Frame, Sink)>,
         by: Writer,
         received: Stamp,
+        request: Option<RequestSpan>,
     ) {
         let _span = tracing::debug_span!("session.feed", session.id = %self.id).entered();
         self.unbroken(|| {
@@ -179,7 +187,7 @@ impl Session {
             let mut core = self.core.lock();
             core.last_sign = received.instant;
             for frame in read {
-                self.ingest(&mut core, frame, by, received);
+                self.ingest(&mut core, frame, by, received, request);
             }
             self.set_out(core);
         });
@@ -219,6 +227,7 @@ impl Session {
                 bins_left,
                 queued: Duration::ZERO,
                 compute: Duration::ZERO,
+                trace: None,
             });
         }
         done.map_err(Fault::from)

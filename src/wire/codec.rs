@@ -9,7 +9,7 @@ use prost::Message;
 use tonic::Status;
 use tonic::codec::{BufferSettings, DecodeBuf, Decoder, EncodeBuf, Encoder};
 
-use super::{fault, schema, v1};
+use super::{schema, v1};
 use crate::error::{Fault, Kind};
 use crate::phrase::protobuf::Broken;
 
@@ -85,7 +85,8 @@ impl<U: Message + Default + 'static> Decoder for In<U> {
             Ok(message) => Ok(Some(message)),
             // An error here would end the stream; an empty `Up` is as malformed and ends nothing.
             Err(_) if TypeId::of::<U>() == TypeId::of::<v1::Up>() => Ok(Some(U::default())),
-            Err(error) => Err(fault::status(&malformed::<U>(&error), "")),
+            // Bare: who answers knows the request's id (`fault::from_transport`).
+            Err(error) => Err(Status::invalid_argument(malformed::<U>(&error).detail)),
         }
     }
 

@@ -69,8 +69,8 @@ pub fn from_status(status: &Status) -> Option<v1::Fault> {
     details.details.iter().find_map(|any| v1::Fault::decode(any.value.as_slice()).ok())
 }
 
-/// A status that tonic made itself, in our words: its codes for size and decoding are not the wire's, and its sentences
-/// are looked at here alone.
+/// A status that tonic or the codec made, in our words: tonic's codes for size and decoding are not the wire's, and its
+/// sentences are looked at here alone.
 pub fn from_transport(status: &Status) -> Option<Fault> {
     if !status.details().is_empty() {
         return None;
@@ -79,6 +79,7 @@ pub fn from_transport(status: &Status) -> Option<Fault> {
     match status.code() {
         Code::OutOfRange | Code::ResourceExhausted => Some(Fault::new(Kind::TooLarge, over_limit(said))),
         Code::Internal => Some(Fault::new(Kind::Malformed, unreadable(said))),
+        Code::InvalidArgument => Some(Fault::new(Kind::Malformed, said)),
         // Without a word of its own: there is no such call. Else it is one that we take in another form.
         Code::Unimplemented if said.is_empty() => {
             let known = "no such call; gRPC reflection lists those there are";

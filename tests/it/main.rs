@@ -24,7 +24,9 @@ mod late; // data before, again, too late; a backlog
 mod layers; // who may know whom
 mod library; // the database file, looked at from beside
 mod live; // sessions and frames: the main road
+mod logs; // what the log says of a call
 mod many; // many models, and big ones
+mod measured; // every metric, moved by a real load
 mod model_based; // random sessions against a plain model
 mod montage; // channels that are not the model's
 mod nan; // what is not finite, in and out
@@ -50,6 +52,7 @@ mod subscribe; // who listens, and what it costs
 mod support; // the real binary, small models, rigs
 mod switch; // another version of a stage, between two bins
 mod thresholds; // of crossings, from run to run
+mod traces; // what a collector gets
 mod unplugged; // one of two amplifiers away for seconds
 mod usage; // memory and processor time
 mod websocket; // rigs over WebSocket
