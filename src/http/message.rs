@@ -13,7 +13,7 @@ use prost::Message as ProstMessage;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::app::{App, beside};
+use crate::app::{App, beside, is_large};
 use crate::domain::caller::Caller;
 use crate::error::{Fault, Kind, clip};
 use crate::wire;
@@ -142,7 +142,7 @@ where
                 Fault::new(Kind::Malformed, format!("not the protobuf of this message: {error}"))
             }),
         };
-        Ok(Self { message: beside(body_bytes, decode).await?, form })
+        Ok(Self { message: beside(is_large(body_bytes), decode).await?, form })
     }
 }
 
@@ -210,7 +210,7 @@ pub async fn answer_beside<T: ProstMessage + Serialize + 'static>(
     message: T,
 ) -> Result<Response, Problem> {
     let bytes = message.encoded_len();
-    Ok(beside(bytes, move || Ok(answer(status, form, &message))).await?)
+    Ok(beside(is_large(bytes), move || Ok(answer(status, form, &message))).await?)
 }
 
 /// The query of a URL as `T`; what is wrong with it is `invalid`.
