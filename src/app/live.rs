@@ -12,6 +12,7 @@ use tokio_util::task::TaskTracker;
 
 use super::models::Models;
 use super::thresholds;
+use super::{beside, is_large};
 use crate::domain::caller::Caller;
 use crate::domain::ids::{RunId, SessionId};
 use crate::domain::output::OutputSpec;
@@ -118,7 +119,7 @@ impl Live {
         };
         let width_ns = aligner.width_ns();
         let width = Duration::from_nanos(width_ns.get());
-        let places = self.models.admit(&plan, width)?;
+        let (places, ingest) = self.models.admit(&plan, width, &form(&open))?;
 
         let session = SessionId::new();
         let run = open.record.as_ref().map(|_| RunId::new());
@@ -185,6 +186,7 @@ impl Live {
             journey: Journey::new(Arc::clone(&plan), statics),
             recorder,
             places,
+            ingest,
             width,
             source_delay,
             deadline: open.deadline_ns.map(Duration::from_nanos),
@@ -205,7 +207,7 @@ impl Live {
             self.tasks.spawn(Arc::clone(&made).give_durable());
         }
         if plan.inputs.len() > 1 {
-            self.tasks.spawn(Arc::clone(&made).close_waited_bins());
+            self.tasks.spawn(close_waited_bins(Arc::clone(&made)));
         }
         tracing::info!(
             session.id = %session,
@@ -258,7 +260,16 @@ impl Live {
         let session = self.table.get(session)?;
         let (name, seq) = (frame.signal.clone(), frame.seq);
         let (give, answer) = oneshot::channel();
-        session.feed([(frame, Sink::Once(give))], Writer::Caller, received, who.span);
+        let turn = session.turn().await;
+        let is_long = session.is_long(1).unwrap_or_else(|| is_large(data_bytes(&frame)));
+        let (fed, span) = (Arc::clone(&session), who.span);
+        beside(is_long, move || {
+            fed.feed([(frame, Sink::Once(give))], Writer::Caller, received, span);
+            // Here, so that a caller that leaves does not let the next one overtake.
+            drop(turn);
+            Ok(())
+        })
+        .await?;
         answer.await.map_err(|_| {
             let detail = format!("session {} ended before this frame was answered", session.id);
             Fault::new(Kind::Internal, detail).about(&name, seq)
@@ -427,6 +438,40 @@ impl Drop for Opening {
             self.live.tasks.spawn_on(async move { live.close_unheard(&opened).await }, &runtime);
         }
     }
+}
+
+/// Bytes of a frame's data that are laid out anew on their way into bins.
+pub(super) fn data_bytes(frame: &v1::Frame) -> usize {
+    frame.tensor.as_ref().map_or(0, |tensor| tensor.raw.len() + size_of_val(&tensor.values[..]))
+}
+
+/// Closes bins when they have waited for long enough, until the session is gone; runs for as long as a session with
+/// several inputs is open.
+async fn close_waited_bins(session: Arc<Session>) {
+    while session.has_waited().await {
+        let late = Arc::clone(&session);
+        let expire = move || {
+            late.expire(Stamp::now());
+            Ok(())
+        };
+        // Why ignored: a session that panics has ended itself, and said so.
+        let _ = beside(session.is_long(1).unwrap_or_default(), expire).await;
+    }
+}
+
+/// What the cost of a session's ingest depends on, beside its pipeline.
+fn form(open: &Open) -> String {
+    let signals = open.signals.iter().map(|spec| {
+        let rate = spec.rate.map(|rate| (rate.num, rate.den));
+        let channels = spec.channels.len();
+        format!(
+            "{:?} {:?} {channels} {rate:?} {}",
+            spec.kind,
+            spec.role,
+            keeps_data(spec.kind, spec.role, open)
+        )
+    });
+    signals.collect::<Vec<_>>().join(", ")
 }
 
 /// What a run's head is made of.

@@ -79,13 +79,18 @@ impl App {
 /// More bytes than this are read, copied and written beside the runtime's threads: frames are stepped on those.
 const LARGE_BYTES: usize = 64 << 10;
 
-/// Does work on so many bytes: here, or beside the runtime's threads where it takes long.
+/// Whether work on so many bytes takes long.
+pub fn is_large(bytes: usize) -> bool {
+    bytes > LARGE_BYTES
+}
+
+/// Does work: here, or beside the runtime's threads where it takes long.
 /// Errors: the work's own; `internal` if it panics there.
 pub async fn beside<T: Send + 'static>(
-    bytes: usize,
+    is_long: bool,
     work: impl FnOnce() -> Result<T, Fault> + Send + 'static,
 ) -> Result<T, Fault> {
-    if bytes <= LARGE_BYTES {
+    if !is_long {
         return work();
     }
     tokio::task::spawn_blocking(work).await.map_err(|_| Fault::panicked())?

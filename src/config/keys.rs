@@ -94,14 +94,20 @@ pub const KEYS: &[Key] = &[
         "Threads that run CPU lanes; by default the cores granted - 1, at least 1",
     ),
     key(LANES, "max_sessions", "N", "10000", "Open sessions; one more is refused (429)"),
-    key(LANES, "load_limit", "SHARE", "0.8", "Share of the workers' time up to which sessions are admitted"),
+    key(
+        LANES,
+        "load_limit",
+        "SHARE",
+        "0.8",
+        "Share of the workers' time up to which sessions are admitted, by runs of their models and ingest",
+    ),
     key(LANES, "queue", "ROWS", "256", "Places for rows without a session; one more is refused (429)"),
     key(
         LANES,
         "inline_us",
         "US",
         "50",
-        "A lone row runs in place where its model's measured run is under this; 0 never",
+        "A lone row runs in place where its model's measured run is under this, and frames are fed in place under 4 times this; 0 never",
     ),
     key(
         LANES,

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::message::{ARROW, Ask, Form, Problem, Query, content_type, whole};
 use super::route::{Parameters as _, query};
-use crate::app::{App, beside};
+use crate::app::{App, beside, is_large};
 use crate::error::{Fault, clip};
 use crate::wire::columns::Columns;
 use crate::wire::v1;
@@ -37,7 +37,7 @@ impl FromRequest<App> for FrameAsk {
         let query = Query::<FrameQuery>::from_request_parts(&mut parts, app).await;
         let body = whole(Request::from_parts(parts, body), app.body_limit).await?;
         let frame = query?.0.frame()?;
-        let columns = beside(body.len(), move || Columns::read(body)).await?;
+        let columns = beside(is_large(body.len()), move || Columns::read(body)).await?;
         Ok(Self { frame, columns: Some(columns), form })
     }
 }

@@ -13,7 +13,7 @@ use prost::Message as ProstMessage;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::app::{App, beside};
+use crate::app::{App, beside, is_large};
 use crate::domain::caller::Caller;
 use crate::error::{Fault, Kind, clip};
 use crate::wire;
@@ -178,7 +178,7 @@ where
             Form::Json => wire::json::read(&body),
             Form::Protobuf => wire::codec::read(body),
         };
-        Ok(Self { message: beside(body_bytes, decode).await?, form })
+        Ok(Self { message: beside(is_large(body_bytes), decode).await?, form })
     }
 }
 
@@ -249,7 +249,7 @@ pub async fn answer_beside<T: ProstMessage + Serialize + 'static>(
     message: T,
 ) -> Result<Response, Problem> {
     let bytes = message.encoded_len();
-    Ok(beside(bytes, move || Ok(answer(status, form, &message))).await?)
+    Ok(beside(is_large(bytes), move || Ok(answer(status, form, &message))).await?)
 }
 
 /// The query of a URL as `T`; what is wrong with it is `invalid`.

@@ -23,12 +23,13 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use prost::Message as _;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, sleep_until, timeout};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::error::{Error, ProtocolError};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Message, Role, WebSocketConfig};
+use tokio_util::sync::CancellationToken;
 
 use super::Streams;
 use super::message::{Problem, Query};
@@ -52,6 +53,9 @@ const TOGETHER: usize = 32;
 /// are not lost in a reset.
 const LINGER: Duration = Duration::from_secs(2);
 const LINGER_BYTES: usize = 16 << 20;
+/// How long a rig may be silent, once all is closing, before nothing more is expected of it: an idle one that never
+/// answers the close frame must not hold the end of the server.
+const QUIET: Duration = Duration::from_millis(250);
 
 query! {
     /// `GET /v1/sessions/{s}/stream?`
@@ -391,16 +395,30 @@ impl Line {
         let Ok(socket) = self.down.reunite(self.talk.into_ups().socket) else { return Ok(()) };
         let mut road = socket.into_inner();
         road.shutdown().await?;
-        let mut rest = [0; 4096];
-        let mut passed = 0;
-        while passed < LINGER_BYTES {
-            match road.read(&mut rest).await? {
+        Ok(read_over(road, &self.streams.closing).await?)
+    }
+}
+
+/// Reads what still comes until the rig closes its side, or is silent while all is closing.
+async fn read_over(mut road: impl AsyncRead + Unpin, closing: &CancellationToken) -> io::Result<()> {
+    let mut rest = [0; 4096];
+    let mut passed = 0;
+    while passed < LINGER_BYTES {
+        let quiet = async {
+            closing.cancelled().await;
+            sleep(QUIET).await;
+        };
+        // Cancel-safe: what is read is of no use.
+        tokio::select! {
+            biased;
+            read = road.read(&mut rest) => match read? {
                 0 => break,
                 read => passed += read,
-            }
+            },
+            () = quiet => break,
         }
-        Ok(())
     }
+    Ok(())
 }
 
 /// A message on its way down; given up where nothing of it has moved for as long as silence is dead, or for long once
@@ -419,5 +437,43 @@ async fn within(
         sent = sending => sent,
         () = pulse.stands_still(streams.dead_after) => Err(io::Error::from(io::ErrorKind::TimedOut).into()),
         () = closed => Err(io::Error::from(io::ErrorKind::TimedOut).into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn once_all_is_closing_a_rig_that_sends_nothing_and_does_not_close_is_not_waited_for() {
+        let (road, _rig) = tokio::io::duplex(64);
+        let closing = CancellationToken::new();
+        let mut over = std::pin::pin!(read_over(road, &closing));
+        // The clock stands still but for what is waited for.
+        timeout(LINGER, &mut over).await.expect_err("before that, its close is waited for");
+        closing.cancel();
+        let begun = Instant::now();
+        over.await.expect("a road");
+        assert!((QUIET..2 * QUIET).contains(&begun.elapsed()), "{:?}", begun.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_rig_that_still_sends_is_read_on_so_that_the_last_words_reach_it() {
+        let (road, mut rig) = tokio::io::duplex(64);
+        let closing = CancellationToken::new();
+        closing.cancel();
+        let sends = async move {
+            for _ in 0..10 {
+                sleep(QUIET / 2).await;
+                rig.write_all(&[7; 64]).await.expect("it is read on");
+            }
+            drop(rig);
+            Instant::now()
+        };
+        let begun = Instant::now();
+        let (over, closed) = tokio::join!(read_over(road, &closing), sends);
+        over.expect("a road");
+        assert_eq!(closed - begun, QUIET * 5);
+        assert!(begun.elapsed() < QUIET * 6, "its close ends it");
     }
 }

@@ -367,18 +367,21 @@ impl End {
             },
             () = self.stop.hard.cancelled() => in_time = false,
         }
+        let sessions_ms = begun.elapsed().as_millis() as u64;
         self.closing.cancel();
         let left = self.drain.saturating_sub(begun.elapsed()).max(Duration::from_millis(500));
         let mut stopped = self.stop.drain(left).await;
         if !in_time && stopped == Stopped::Clean {
             stopped = Stopped::Forced;
         }
+        let tasks_ms = begun.elapsed().as_millis() as u64;
         let pool = Arc::clone(&self.pool);
         let deadline = Instant::now() + Duration::from_secs(2);
         if !tokio::task::spawn_blocking(move || pool.stop(deadline)).await.unwrap_or(false) {
             tracing::error!("a worker thread did not end");
             stopped = Stopped::Forced;
         }
+        let lanes_ms = begun.elapsed().as_millis() as u64;
         // Beside the journal, so that a collector that is away holds nothing up; it counts for nothing in the exit code.
         let last_spans = async {
             if let Some(export) = self.export {
@@ -404,11 +407,14 @@ impl End {
                 stopped = Stopped::Forced;
             }
         }
+        let journal_ms = begun.elapsed().as_millis() as u64;
         if tokio::time::timeout(LAST_WORDS, self.store.close()).await.is_err() {
             tracing::error!("the store could not be closed in time");
             stopped = Stopped::Forced;
         }
-        tracing::info!(took_ms = begun.elapsed().as_millis() as u64, ?stopped, "stopped");
+        // Each from the signal on, so that a long stop says what it waited for.
+        let took_ms = begun.elapsed().as_millis() as u64;
+        tracing::info!(took_ms, sessions_ms, tasks_ms, lanes_ms, journal_ms, ?stopped, "stopped");
         stopped.exit_code()
     }
 }

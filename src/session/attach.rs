@@ -113,6 +113,12 @@ impl Attachment {
         v1::Attached { durable_seq: self.session.durable_seq(), window: self.session.window as u32, ..info }
     }
 
+    /// Whether so many frames, fed together, are known to hold a thread for longer than one of the runtime's may be held.
+    /// `None`: nothing was measured yet.
+    pub fn is_long(&self, frames: usize) -> Option<bool> {
+        self.session.is_long(frames)
+    }
+
     /// Takes frames that came together. One of a signal that this stream does not write needs the signal's token.
     pub fn feed(&self, frames: Vec<v1::Frame>, received: Stamp) {
         let frames = frames.into_iter().map(|frame| (frame, Sink::Stream(Arc::clone(&self.outbox))));

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::attach::Attachment;
+use super::binning::Binning;
 use super::core::Core;
 use super::live::Session;
 use super::outbox::Outgoing;
@@ -169,12 +170,14 @@ impl Session {
         received: Stamp,
     ) -> Result<v1::ProbeReply, Fault> {
         let clock = self.clock(&ask.clock)?;
+        let mut binning = self.binning.lock();
         let mut core = self.core.lock();
         self.still_open(&core)?;
         core.last_sign = received.instant;
         if let Some(last) = &ask.last {
-            self.hear(&mut core, clock, last, received)?;
+            self.hear(&mut binning, &mut core, clock, last, received)?;
         }
+        drop(binning);
         let relation = core.exchanges.by_clock.get(clock).and_then(|kept| kept.exchange.relation()).copied();
         self.set_out(core);
         let found = relation.map(|relation| {
@@ -221,6 +224,7 @@ impl Session {
     /// What a finished probe has found. Errors: `invalid`, for one that was never answered so.
     fn hear(
         self: &Arc<Self>,
+        binning: &mut Binning,
         core: &mut Core,
         clock: &str,
         last: &v1::ProbeStamps,
@@ -241,7 +245,7 @@ impl Session {
             }
         };
         let Some(relation) = kept.exchange.relation().copied() else { return Ok(()) };
-        self.act(core, Act::Relate { clock: clock.into(), relation, stepped_ns }, received)?;
+        self.act(binning, core, Act::Relate { clock: clock.into(), relation, stepped_ns }, received)?;
         if let Heard::Step(step) = heard {
             self.tell_step(core, clock, step, received);
         }
@@ -286,7 +290,7 @@ impl Session {
     /// the truth. `None` before the session's clock was probed.
     fn age(&self, core: &Core, bin: u64, now_ns: i64) -> Option<(Duration, Duration)> {
         let end_ns = core.aligner.grid()?.end_ns(bin);
-        let (end_ns, uncertainty_ns) = core.aligner.clocks().server_at(end_ns.into())?;
+        let (end_ns, uncertainty_ns) = core.aligner.clock().server_at(end_ns.into())?;
         // A little less than nothing is the relation's error.
         let since_ns = u64::try_from((i128::from(now_ns) - end_ns).max(0)).unwrap_or(u64::MAX);
         let age = Duration::from_nanos(since_ns).saturating_add(self.source_delay);
@@ -302,7 +306,9 @@ impl Session {
     /// Measures the ages of bins, and flags those over the deadline: a deadline is kept only if age and uncertainty
     /// together are under it. Answers how many are over; `None` before the session's clock was probed.
     pub(super) fn judge_ages(&self, core: &Core, parts: &mut [Part], now_ns: i64) -> Option<u64> {
-        core.aligner.clocks().relation(core.aligner.clocks().session_clock())?;
+        if !core.aligner.clock().is_known() {
+            return None;
+        }
         let mut missed = 0;
         for part in parts {
             for (bin, flags) in (part.first_bin..).zip(&mut part.flags) {

@@ -1,4 +1,5 @@
-//! What a session owns behind its lock, which is held for the ingest of a frame or the commit of a bin, never for a run.
+//! What a session owns behind its lock, which is held to judge a frame, to lay work down or to commit a bin, never for
+//! preprocessing (`binning`) or a run.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -20,17 +21,21 @@ use crate::pipeline::journey::Journey;
 use crate::pipeline::successor::Outgone;
 use crate::recorder::{Record, Ticket};
 use crate::signal::act::Act;
-use crate::signal::aligner::Aligner;
-use crate::signal::step::{Bin, Counts, Step};
+use crate::signal::standing::Standing;
+use crate::signal::step::{Bin, Counts};
 use crate::trace::{Sampler, StepTrace};
 use crate::wire::v1;
 
 /// What a road may be late without its bins being a backlog.
 const ROAD_JITTER: Duration = Duration::from_millis(20);
 
-/// What a session owns behind its lock, which is held for the ingest of a frame or the commit of a bin, never for a run.
+/// What a session owns behind its lock, which is held to judge a frame, to lay work down or to commit a bin, never for
+/// preprocessing or a run.
 pub(super) struct Core {
-    pub(super) aligner: Aligner,
+    /// How the aligner stood when it last laid work down.
+    pub(super) aligner: Standing,
+    /// Frames are on their way into bins, beside this lock.
+    pub(super) is_fed: bool,
     pub(super) exchanges: Exchanges,
     pub(super) orders: Vec<Order>,
     pub(super) journey: Journey,
@@ -62,7 +67,6 @@ pub(super) struct Core {
     pub(super) switches: VecDeque<Pending>,
     /// What versions that took over have replaced, until somebody has the time to drop it.
     pub(super) outgone: Vec<(Outgone, Arc<Place>)>,
-    pub(super) steps: Vec<Step>,
     /// What of the aligner's totals the metrics have.
     pub(super) metered: Counts,
     /// Answers that wait for the journal, oldest first (`ack = "durable"`).
@@ -145,7 +149,7 @@ pub(super) struct Cause {
 impl Core {
     /// Nothing came yet.
     pub(super) fn new(
-        aligner: Aligner,
+        aligner: Standing,
         orders: Vec<Order>,
         journey: Journey,
         places: Vec<Place>,
@@ -153,6 +157,7 @@ impl Core {
     ) -> Self {
         Self {
             aligner,
+            is_fed: false,
             exchanges: Exchanges::default(),
             orders,
             journey,
@@ -175,7 +180,6 @@ impl Core {
             places: places.into_iter().map(Arc::new).collect(),
             switches: VecDeque::new(),
             outgone: Vec::new(),
-            steps: Vec::new(),
             metered: Counts::default(),
             awaiting: VecDeque::new(),
             last_ticket: None,
@@ -195,7 +199,7 @@ impl Core {
     }
 
     pub(super) fn is_idle(&self) -> bool {
-        self.in_flight.is_none() && self.work.is_empty() && self.awaiting.is_empty()
+        !self.is_fed && self.in_flight.is_none() && self.work.is_empty() && self.awaiting.is_empty()
     }
 
     pub(super) fn is_detached(&self, now: Instant, dead_after: Duration) -> bool {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use prost::Message as _;
 
+use super::binning::Binning;
 use super::core::{Cause, Core, End, Work};
 use super::fanout::News;
 use super::live::Session;
@@ -64,47 +65,26 @@ impl Session {
         Some(Read { signal, seq, writer, frame, data, sink })
     }
 
+    /// Judges a frame and aligns it into bins; what is to be done with them is laid down in `binning`. Answers how many
+    /// bins it has closed.
     pub(super) fn ingest(
         &self,
-        core: &mut Core,
+        binning: &mut Binning,
         read: Read,
         by: Writer,
         received: Stamp,
         request: Option<RequestSpan>,
-    ) {
+    ) -> usize {
         let Read { signal, seq, writer, frame, data, sink } = read;
-        let name = self.signals[signal].name.as_str();
-        let allowed = core.orders[signal].may_write(by, name, &writer).and_then(|()| self.still_open(core));
-        if let Err(fault) = allowed {
-            return sink.fault(fault.about(name, seq).expecting(core.orders[signal].next_seq()));
-        }
-        let frame = match frame {
-            Ok(frame) => frame,
-            Err(fault) => {
-                return sink.fault(fault.about(name, seq).expecting(core.orders[signal].next_seq()));
-            }
-        };
-        let sink = match core.orders[signal].judge(&frame, sink) {
-            Verdict::Take(sink) => sink,
-            Verdict::Done => return,
-        };
+        let Some((frame, sink)) = self.judge_frame(signal, seq, &writer, frame, sink, by) else { return 0 };
         let once = matches!(sink, Sink::Once(_));
-        // A stream is not read past its window; a second window is for one that took over from another.
-        let most = if once { self.window } else { 2 * self.window };
-        if core.orders[signal].unanswered() >= most {
-            let detail =
-                format!("signal {}: {} frames are unanswered, the window is full", frame.signal, self.window);
-            let fault = Fault::new(Kind::Overloaded, detail).retry_after(self.width.as_secs_f64() * 1e3);
-            return core.orders[signal].refuse(&frame, sink, fault);
-        }
-        let mut steps = std::mem::take(&mut core.steps);
-        let pushed = core.aligner.push(signal, &frame, received.unix_ns, &mut steps);
-        let newest_end_ns = steps.iter().rev().find_map(|step| match step {
-            Step::Bin(bin) => core.aligner.grid().map(|grid| grid.end_ns(bin.k)),
+        let pushed = binning.aligner.push(signal, &frame, received.unix_ns, &mut binning.steps);
+        let mut core = self.core.lock();
+        let newest_end_ns = binning.steps.iter().rev().find_map(|step| match step {
+            Step::Bin(bin) => binning.aligner.grid().map(|grid| grid.end_ns(bin.k)),
             _ => None,
         });
-        let bins_left = self.take_steps(core, &mut steps);
-        core.steps = steps;
+        let bins_left = self.take_steps(binning, &mut core);
         let fault = match pushed {
             Ok(()) => None,
             Err(refusal) if refusal.consumed() => Some(
@@ -112,13 +92,15 @@ impl Session {
                     .about(frame.signal.as_str(), frame.seq)
                     .expecting(frame.seq + 1),
             ),
-            Err(refusal) => return core.orders[signal].refuse(&frame, sink, Fault::from(refusal)),
+            Err(refusal) => {
+                core.orders[signal].refuse(&frame, sink, Fault::from(refusal));
+                return bins_left;
+            }
         };
         core.orders[signal].consumed(&frame, sink);
         let receive = received.instant.elapsed();
         self.meter.received(receive);
         let behind = newest_end_ns.is_some_and(|end_ns| core.is_behind(end_ns, received.unix_ns, self.width));
-        let bins_until = core.aligner.next_bin();
         let is_lone = by == Writer::Caller;
         let is_asked = is_lone && request.is_some_and(|request| request.parent.is_some());
         let trace = (bins_left > 0 && core.sampler.takes(is_asked)).then(|| {
@@ -126,8 +108,10 @@ impl Session {
             let of = (frame.signal.clone(), frame.seq);
             Box::new(StepTrace::new(under(request, is_lone), self.id, pipeline, of, received, receive))
         });
-        core.work.push_back(Work::End);
-        core.ends.push_back(End {
+        drop(core);
+        let bins_until = binning.aligner.next_bin();
+        binning.work.push_back(Work::End);
+        binning.ends.push_back(End {
             cause: Some(Cause {
                 signal,
                 seq: frame.seq,
@@ -145,27 +129,67 @@ impl Session {
             compute: Duration::ZERO,
             trace,
         });
+        bins_left
     }
 
-    /// Bins and skips to the end of the work, notices to whoever listens; answers how many bins.
-    pub(super) fn take_steps(&self, core: &mut Core, steps: &mut Vec<Step>) -> usize {
+    /// Whether a frame is to be taken: its writer may, it can be read, it is its turn, and there is room. One that is
+    /// not is answered here.
+    fn judge_frame(
+        &self,
+        signal: usize,
+        seq: u64,
+        writer: &str,
+        frame: Result<Frame, Fault>,
+        sink: Sink,
+        by: Writer,
+    ) -> Option<(Frame, Sink)> {
+        let name = self.signals[signal].name.as_str();
+        let mut core = self.core.lock();
+        core.is_fed = true;
+        let allowed = core.orders[signal].may_write(by, name, writer).and_then(|()| self.still_open(&core));
+        if let Err(fault) = allowed {
+            sink.fault(fault.about(name, seq).expecting(core.orders[signal].next_seq()));
+            return None;
+        }
+        let frame = match frame {
+            Ok(frame) => frame,
+            Err(fault) => {
+                sink.fault(fault.about(name, seq).expecting(core.orders[signal].next_seq()));
+                return None;
+            }
+        };
+        let Verdict::Take(sink) = core.orders[signal].judge(&frame, sink) else { return None };
+        // A stream is not read past its window; a second window is for one that took over from another.
+        let most = if matches!(sink, Sink::Once(_)) { self.window } else { 2 * self.window };
+        if core.orders[signal].unanswered() >= most {
+            let detail =
+                format!("signal {}: {} frames are unanswered, the window is full", frame.signal, self.window);
+            let fault = Fault::new(Kind::Overloaded, detail).retry_after(self.width.as_secs_f64() * 1e3);
+            core.orders[signal].refuse(&frame, sink, fault);
+            return None;
+        }
+        Some((frame, sink))
+    }
+
+    /// Bins and skips to the end of what is laid down, notices to whoever listens; answers how many bins.
+    pub(super) fn take_steps(&self, binning: &mut Binning, core: &mut Core) -> usize {
+        let Binning { steps, work, .. } = binning;
         let mut bins = 0;
         for step in steps.drain(..) {
             match step {
                 Step::Bin(bin) => {
                     bins += 1;
-                    core.work.push_back(Work::Bin(Box::new(bin)));
+                    work.push_back(Work::Bin(Box::new(bin)));
                 }
-                Step::Skipped { from, to } => core.work.push_back(Work::Skipped { to, bins: to - from }),
+                Step::Skipped { from, to } => work.push_back(Work::Skipped { to, bins: to - from }),
                 Step::Notice(notice) => {
                     self.meter.happened(&notice);
                     self.tell(core, notice);
                 }
             }
         }
-        let counts = core.aligner.counts();
+        let counts = binning.aligner.counts();
         self.meter.late(std::mem::replace(&mut core.metered, counts), counts);
-        self.waits_changed.notify_one();
         bins
     }
 

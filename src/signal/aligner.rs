@@ -13,6 +13,7 @@ use super::log::Log;
 use super::plan::Plan;
 use super::refusal::{Refusal, SignalError};
 use super::shape;
+use super::standing::Standing;
 use super::step::{Counts, Step};
 use super::track::{Placed, Track};
 use super::trial::{Trials, Turn};
@@ -294,9 +295,16 @@ impl Aligner {
         self.tracks.iter_mut().for_each(|track| track.finish(self.next_bin, &mut log));
     }
 
-    /// When `due` has something to close, if nothing comes before.
-    pub fn next_expiry_ns(&self) -> Option<i64> {
-        self.waits.front().map(|(_, at)| due_ns(*at, self.plan.policies.wait_ns))
+    /// How it stands now.
+    pub fn standing(&self) -> Standing {
+        let next_expiry_ns = self.waits.front().map(|(_, at)| due_ns(*at, self.plan.policies.wait_ns));
+        Standing {
+            grid: self.grid(),
+            next_bin: self.next_bin,
+            counts: self.counts,
+            next_expiry_ns,
+            own: self.clocks.own(),
+        }
     }
 
     /// Closes what is ready, and whatever lies before `forced` and is ready in some required signal.

@@ -9,6 +9,7 @@ pub mod op; // preprocessing as a manifest declares it
 pub mod refusal; // what is refused at open and while streaming
 pub mod step; // what leaves: bins, skipped bins, notices
 pub mod aligner; // frames in, bins out: the door of this room
+pub mod standing; // how it stood, for whoever may not wait for it
 pub mod act; // what else is done to it, and done again by replay
 mod shape; // whether a frame is what its signal announced
 mod landing; // where a frame lies, before anything changes

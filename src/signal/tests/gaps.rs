@@ -343,7 +343,7 @@ fn after_wait_a_bin_closes_without_the_stalled_signal_held_then_filled_with_one_
     rig.push_to(1, spikes(0, W, &[(0, 5)]));
     rig.push(rows(0, 2, &[1.0; 12])); // 6 bins
     assert_eq!(rig.bins().len(), 1);
-    assert_eq!(rig.aligner.next_expiry_ns(), Some(40_000_000));
+    assert_eq!(rig.aligner.standing().next_expiry_ns(), Some(40_000_000));
     rig.expire(39_999_999);
     assert_eq!(rig.bins().len(), 1);
     rig.expire(40_000_000);
@@ -353,7 +353,7 @@ fn after_wait_a_bin_closes_without_the_stalled_signal_held_then_filled_with_one_
     assert_eq!((second(3).values, second(3).mask), (vec![0.0], vec![false]), "then filled and masked");
     assert!(rig.bin(1).early && rig.bin(1).flags.has(Flags::SIGNAL_MISSING | Flags::GAP_FILLED));
     assert_eq!(rig.notices(EventKind::SignalMissing).len(), 1);
-    assert_eq!(rig.aligner.next_expiry_ns(), None);
+    assert_eq!(rig.aligner.standing().next_expiry_ns(), None);
     // It comes back: what it sends for closed bins is late, the rest is used.
     rig.push(rows(6, 2, &[1.0; 2]));
     rig.push_to(1, spikes(W, 7 * W, &[(0, W + 1), (0, 6 * W + 1)]));
