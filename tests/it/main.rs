@@ -4,6 +4,7 @@ mod access; // API keys, tried on every call
 mod arrow_frames; // frames in columns
 mod broadband; // many electrodes, from i16 to counts
 mod browsers; // which web pages may use it
+mod check; // raw trials of models, and the first place that differs
 mod clock; // probes, drift, steps, ages, and what replay makes of them
 mod continuous; // sampled signals through a chain
 mod deadlines; // lag, silence, the end
