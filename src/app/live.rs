@@ -26,6 +26,7 @@ use crate::pipeline::plan::Plan;
 use crate::recorder::Recorder;
 use crate::session::switching::{pinned, state_of};
 use crate::session::{Attachment, Made, Session, Sink, Table, Writer};
+use crate::signal;
 use crate::signal::aligner::Aligner;
 use crate::store::run::{Pinned, RunHead};
 use crate::trace::Tracer;
@@ -101,15 +102,8 @@ impl Live {
         self.table.has_room()?;
         let versions: BTreeMap<String, u32> = ask.versions.clone().into_iter().collect();
         let plan = Arc::new(self.models.plan(&ask.pipeline, &versions)?);
-        let defaults = PipelineDefaults {
-            signals: plan.declared_signals(),
-            deadline_ms: plan.deadline_ms,
-            width_ns: plan.width_ns().map(NonZeroU64::get),
-            seed: random_u64()?,
-        };
-        let open = resolve(&ask, &defaults)?;
-        let width_ns = width(&plan, &open)?;
-        let (aligner, warnings) = aligner(&plan, &open, width_ns)?;
+        let (open, way) = way_in(&plan, &ask)?;
+        let (aligner, warnings) = aligner(&plan, &open, way)?;
         let outputs = plan.outputs_after(|input| aligner.delay_ms(input));
         let statics = statics(&plan, &open, &aligner)?;
         let wanted = plan.outputs_named(&open.outputs)?;
@@ -505,7 +499,17 @@ fn source_delay(plan: &Plan, open: &Open) -> Duration {
     Duration::try_from_secs_f64(ms / 1e3).unwrap_or(Duration::MAX)
 }
 
-fn aligner(plan: &Plan, open: &Open, width_ns: NonZeroU64) -> Result<(Aligner, Vec<String>), Fault> {
+/// A session as asked for, and the way of its signals into bins.
+/// Errors: `invalid`, naming the field, what was expected and what was found.
+pub fn way_in(plan: &Plan, ask: &v1::OpenRequest) -> Result<(Open, signal::plan::Plan), Fault> {
+    let defaults = PipelineDefaults {
+        signals: plan.declared_signals(),
+        deadline_ms: plan.deadline_ms,
+        width_ns: plan.width_ns().map(NonZeroU64::get),
+        seed: random_u64()?,
+    };
+    let open = resolve(ask, &defaults)?;
+    let width_ns = width(plan, &open)?;
     let mut inputs = Vec::with_capacity(plan.inputs.len());
     for input in &plan.inputs {
         let Some(at) = open.signals.iter().position(|spec| spec.name == input.signal) else {
@@ -524,10 +528,7 @@ fn aligner(plan: &Plan, open: &Open, width_ns: NonZeroU64) -> Result<(Aligner, V
         }
         inputs.push((input.spec(width_ns, spec.kind), Some(at)));
     }
-    let reset_on = plan.reset_on();
-    let rows = plan.input_rows();
-    let names: Vec<String> = plan.inputs.iter().map(|input| input.name.clone()).collect();
-    let signals = crate::signal::plan::Plan {
+    let way = signal::plan::Plan {
         width_ns,
         t0_ns: open.t0_ns,
         policies: open.policies.clone(),
@@ -535,13 +536,17 @@ fn aligner(plan: &Plan, open: &Open, width_ns: NonZeroU64) -> Result<(Aligner, V
         signals: open.signals.clone(),
         inputs,
         trials: open.trials.clone(),
-        reset_on,
+        reset_on: plan.reset_on(),
     };
-    let (mut aligner, warnings) = Aligner::new(signals)?;
-    for (number, row) in rows.into_iter().enumerate() {
+    Ok((open, way))
+}
+
+fn aligner(plan: &Plan, open: &Open, way: signal::plan::Plan) -> Result<(Aligner, Vec<String>), Fault> {
+    let (mut aligner, warnings) = Aligner::new(way)?;
+    for (number, row) in plan.input_rows().into_iter().enumerate() {
         // A chain may change the number of values; what leaves it must fill the model's row.
         if let Some(width) = aligner.width(number).filter(|width| *width != row) {
-            let field = format!("input `{}`", names[number]);
+            let field = format!("input `{}`", plan.inputs[number].name);
             return Err(Fault::mismatch(field, format!("{row} values per bin"), width.to_string()));
         }
     }

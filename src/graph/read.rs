@@ -136,7 +136,7 @@ pub enum GraphError {
 
 /// Reads a ModelProto. Nothing is executed; all of its surface and of its references to files is checked here.
 pub fn read(bytes: &[u8]) -> Result<Graph, GraphError> {
-    let model = ModelProto::decode(bytes).map_err(|error| not_a_model(bytes, &error))?;
+    let model = decode(bytes)?;
     let Some(graph) = &model.graph else {
         return Err(match bytes.len() {
             0 => GraphError::NotOnnx { found: "an empty file".into() },
@@ -159,6 +159,11 @@ pub fn read(bytes: &[u8]) -> Result<Graph, GraphError> {
         ir_version: model.ir_version,
         opset: opset.map(|set| set.version),
     })
+}
+
+/// The message alone, whatever it holds.
+pub(super) fn decode(bytes: &[u8]) -> Result<ModelProto, GraphError> {
+    ModelProto::decode(bytes).map_err(|error| not_a_model(bytes, &error))
 }
 
 impl Graph {

@@ -31,8 +31,8 @@ use crate::pipeline::plan::Plan;
 use crate::recorder::{Close, RunRecorder};
 use crate::signal::act::Act;
 use crate::signal::aligner::Aligner;
-use crate::trace::Tracer;
 use crate::signal::refusal::Refusal;
+use crate::trace::Tracer;
 use crate::wire::told::Told;
 use crate::wire::{self, v1};
 

@@ -314,6 +314,11 @@ pub fn check_places(ops: &[Op], kind: SignalType) -> Result<(), OpError> {
     split(ops, kind).map(|_| ())
 }
 
+/// The ops up to `bin`, itself included where it is written: what makes a row per bin of the samples.
+pub fn until_bin(ops: &[Op], kind: SignalType) -> Result<&[Op], OpError> {
+    split(ops, kind).map(|(_, _, rest)| &ops[..ops.len() - rest.len()])
+}
+
 /// The ops before `bin`, itself, and those after it.
 fn split(ops: &[Op], kind: SignalType) -> Result<(&[Op], Written<'_>, &[Op]), OpError> {
     let sampled = matches!(kind, SignalType::Continuous | SignalType::Frames);

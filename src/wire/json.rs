@@ -110,7 +110,10 @@ mod tests {
         let sentence = said(r#"{"tensor": {"dtype": "u8", "shape": [1, "x"]}}"#);
         assert!(sentence.contains("`tensor.shape[1]`"), "{sentence}");
         let sentence = said(r#"{"tensor": {"dtype": "u8", "shap": [1]}}"#);
-        assert!(sentence.contains("`tensor.shap`: unknown field `shap`; there are: shape, raw, dtype, values"), "{sentence}");
+        assert!(
+            sentence.contains("`tensor.shap`: unknown field `shap`; there are: shape, raw, dtype, values"),
+            "{sentence}"
+        );
     }
 
     #[test]

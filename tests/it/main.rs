@@ -6,6 +6,7 @@ mod backup; // a back-up, made and restored
 mod beside; // sessions that are fed beside the runtime's threads
 mod broadband; // many electrodes, from i16 to counts
 mod browsers; // which web pages may use it
+mod check; // raw trials of models, and the first place that differs
 mod clock; // probes, drift, steps, ages, and what replay makes of them
 mod continuous; // sampled signals through a chain
 mod deadlines; // lag, silence, the end
