@@ -192,7 +192,7 @@ impl Live {
             idle_timeout: Duration::try_from_secs_f64(open.idle_timeout_s).unwrap_or(Duration::MAX),
             meter: self.models.meter(&plan, &open.policies),
         };
-        let made = Session::new(made, tokens);
+        let made = Session::new(made, tokens, Stamp::now());
         if let Err(fault) = self.table.add(Arc::clone(&made)) {
             made.close("the server had no room for it", true).await;
             return Err(fault);
@@ -263,7 +263,7 @@ impl Live {
 
     /// Makes a stream a writer. Errors: `not_found`, `conflict`, `unavailable`.
     pub(super) fn attach(&self, _: &Caller, attach: &v1::Attach) -> Result<Attachment, Fault> {
-        self.table.get(&attach.session)?.attach(&attach.writer, attach.signal.as_deref())
+        self.table.get(&attach.session)?.attach(&attach.writer, attach.signal.as_deref(), Stamp::now())
     }
 
     /// What a session gives, from now on, to one who listens; the last of it says why it ends.
@@ -307,7 +307,7 @@ impl Live {
 
     /// Lets another version take over in a stage between two bins.
     /// Errors: `not_found` (session, stage, version), `invalid` (it does not fit, its fault), `conflict` (a past bin),
-    /// `overloaded`, `unavailable`, `unsupported` (warm).
+    /// `overloaded`, `unavailable`.
     pub fn switch(
         &self,
         who: &Caller,
@@ -316,7 +316,7 @@ impl Live {
     ) -> Result<v1::SwitchReply, Fault> {
         let session = self.table.get(session)?;
         let state = state_of(&ask.state)?;
-        let at_bin = session.switch(ask.at_bin, Stamp::now(), |running| {
+        let at_bin = session.switch(&ask.stage, ask.at_bin, Stamp::now(), |running| {
             self.models.successor(running, &ask.stage, ask.version, state)
         })?;
         tracing::info!(

@@ -51,7 +51,7 @@ impl Session {
         };
         let Some(cause) = end.cause else {
             let news = self.news(core, &parts, None, lag, now_ns);
-            self.push(core, ticket, parts, now_ns);
+            self.push(core, ticket, parts, Stamp { instant: now, unix_ns: now_ns });
             return self.publish(news);
         };
         if parts.is_empty() && cause.fault.is_none() {
@@ -150,14 +150,14 @@ impl Session {
     }
 
     /// Bins that closed without a frame: to the attached streams that read, or kept for the next answer.
-    pub(super) fn push(&self, core: &mut Core, ticket: Option<Ticket>, parts: Vec<Part>, now_ns: i64) {
-        self.end_overrun(core);
+    pub(super) fn push(&self, core: &mut Core, ticket: Option<Ticket>, parts: Vec<Part>, now: Stamp) {
+        self.end_overrun(core, now);
         if core.outboxes().next().is_none() {
             core.held.extend(parts);
             return;
         }
         let message = |part: Part| {
-            let age_us = self.age_us(core, &part, now_ns);
+            let age_us = self.age_us(core, &part, now.unix_ns);
             v1::Output { age_us, ..part.message(&self.wanted) }
         };
         let pushed = parts.into_iter().map(message).collect();

@@ -6,6 +6,7 @@ use super::core::Core;
 use super::live::Session;
 use super::order::{Sink, Writer, same_token};
 use super::outbox::{Outbox, Outgoing};
+use crate::domain::ids::SignalName;
 use crate::domain::output::{EventKind, Notice};
 use crate::domain::time::Stamp;
 use crate::error::{Fault, Kind};
@@ -27,7 +28,12 @@ impl Session {
     /// Makes a stream the writer of `signal`, or of all signals of the token, or of all. Where another stream is
     /// attached, the token is needed, and takes over: the old stream ends `replaced`.
     /// Errors: `not_found` (signal), `conflict` (token), `unavailable` (closing).
-    pub fn attach(self: &Arc<Self>, writer: &str, signal: Option<&str>) -> Result<Attachment, Fault> {
+    pub fn attach(
+        self: &Arc<Self>,
+        writer: &str,
+        signal: Option<&str>,
+        now: Stamp,
+    ) -> Result<Attachment, Fault> {
         let asked = signal.map(|name| self.signal(name)).transpose()?;
         let mut core = self.core.lock();
         self.still_open(&core)?;
@@ -53,7 +59,7 @@ impl Session {
             }
         }
         core.stream_count += 1;
-        core.last_sign = std::time::Instant::now();
+        core.last_sign = now;
         let stream = core.stream_count;
         let outbox = Arc::new(Outbox::new(self.window));
         for &at in &signals {
@@ -64,37 +70,37 @@ impl Session {
                     format!("signal {name}: another stream took over with the writer token"),
                 )));
                 let detail = format!("stream {stream} took over");
-                self.tell(&mut core, self.notice(EventKind::WriterReplaced, &name, detail));
+                self.tell(&mut core, self.notice(EventKind::WriterReplaced, &name, detail, now));
             }
         }
         Ok(Attachment { session: Arc::clone(self), stream, outbox })
     }
 
     /// Ends the streams that do not read what is pushed to them: they are detached, and told why behind what waits.
-    pub(super) fn end_overrun(&self, core: &mut Core) {
+    pub(super) fn end_overrun(&self, core: &mut Core, now: Stamp) {
         let overrun = core.outboxes().filter(|(_, outbox)| outbox.is_overrun());
         let overrun: Vec<(u64, Arc<Outbox>)> =
             overrun.map(|(stream, outbox)| (stream, Arc::clone(outbox))).collect();
         for (stream, outbox) in overrun {
             outbox.put(Outgoing::End(Fault::new(Kind::Overloaded, OVERRUN)));
-            self.detach(core, stream, format!("stream {stream} was ended: {OVERRUN}"));
+            self.detach(core, stream, format!("stream {stream} was ended: {OVERRUN}"), now);
         }
     }
 
     /// A stream writes nothing any more, if it still did.
-    fn detach(&self, core: &mut Core, stream: u64, detail: String) {
-        core.last_sign = std::time::Instant::now();
+    fn detach(&self, core: &mut Core, stream: u64, detail: String, now: Stamp) {
+        core.last_sign = now;
         for at in 0..core.orders.len() {
             if core.orders[at].attached.take_if(|(attached, _)| *attached == stream).is_some() {
                 let name = &self.signals[at].name;
-                self.tell(core, self.notice(EventKind::Detached, name, detail.clone()));
+                self.tell(core, self.notice(EventKind::Detached, name, detail.clone(), now));
             }
         }
     }
 
-    fn notice(&self, kind: EventKind, signal: &crate::domain::ids::SignalName, detail: String) -> Notice {
-        let t_ns = Stamp::now().unix_ns;
-        Notice { kind, signal: Some(signal.clone()), from_bin: None, to_bin: None, count: 1, detail, t_ns }
+    fn notice(&self, kind: EventKind, signal: &SignalName, detail: String, now: Stamp) -> Notice {
+        let (signal, t_ns) = (Some(signal.clone()), now.unix_ns);
+        Notice { kind, signal, from_bin: None, to_bin: None, count: 1, detail, t_ns }
     }
 }
 
@@ -145,6 +151,7 @@ impl Attachment {
 impl Drop for Attachment {
     fn drop(&mut self) {
         let mut core = self.session.core.lock();
-        self.session.detach(&mut core, self.stream, format!("stream {} ended", self.stream));
+        let detail = format!("stream {} ended", self.stream);
+        self.session.detach(&mut core, self.stream, detail, Stamp::now());
     }
 }

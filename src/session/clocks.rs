@@ -117,7 +117,7 @@ impl Session {
         let clock = self.clock(&ask.clock)?;
         let mut core = self.core.lock();
         self.still_open(&core)?;
-        core.last_sign = received.instant;
+        core.last_sign = received;
         if let Some(last) = &ask.last {
             self.hear(&mut core, clock, last, received)?;
         }

@@ -25,7 +25,6 @@ use crate::domain::signal::SignalSpec;
 use crate::domain::time::Stamp;
 use crate::error::{Fault, Kind};
 use crate::pipeline::journey::Journey;
-use crate::pipeline::plan::Plan;
 use crate::recorder::{Close, RunRecorder};
 use crate::signal::act::Act;
 use crate::signal::aligner::Aligner;
@@ -107,8 +106,8 @@ pub struct Session {
     pub(super) meter: Meter,
     pub(super) recorder: Option<RunRecorder>,
     pub(super) core: Mutex<Core>,
-    /// The plan once every version that will take over has done so. Held while one is made ready; before `core`.
-    pub(super) ahead: Mutex<Arc<Plan>>,
+    /// Held while a version is made ready for it, one at a time; before `core`.
+    pub(super) readying: Mutex<()>,
     pub(super) fanout: Fanout,
     /// Rows of a session that is gone are not run.
     pub(super) gone: AtomicBool,
@@ -122,7 +121,7 @@ pub struct Session {
 
 impl Session {
     /// A session that nothing has come for.
-    pub fn new(made: Made, tokens: Vec<String>) -> Arc<Self> {
+    pub fn new(made: Made, tokens: Vec<String>, now: Stamp) -> Arc<Self> {
         let orders = tokens.into_iter().map(|token| Order::new(made.window, token)).collect();
         let kept =
             made.wanted.iter().zip(&made.recorded).map(|(wanted, recorded)| *wanted || *recorded).collect();
@@ -146,8 +145,8 @@ impl Session {
             invalid_limit: made.invalid_limit,
             meter: made.meter,
             recorder: made.recorder,
-            ahead: Mutex::new(Arc::clone(made.journey.plan())),
-            core: Mutex::new(Core::new(made.aligner, orders, made.journey, made.places)),
+            readying: Mutex::new(()),
+            core: Mutex::new(Core::new(made.aligner, orders, made.journey, made.places, now)),
             fanout,
             gone: AtomicBool::new(false),
             stirred: Notify::new(),
@@ -177,7 +176,7 @@ impl Session {
             let read: Vec<_> =
                 frames.into_iter().filter_map(|(frame, sink)| self.read(frame, sink)).collect();
             let mut core = self.core.lock();
-            core.last_sign = received.instant;
+            core.last_sign = received;
             for frame in read {
                 self.ingest(&mut core, frame, by, received);
             }
@@ -266,7 +265,7 @@ impl Session {
     pub fn reset(self: &Arc<Self>, scope: ResetScope, at_bin: Option<u64>, now: Stamp) -> Result<u64, Fault> {
         let mut core = self.core.lock();
         self.still_open(&core)?;
-        core.last_sign = now.instant;
+        core.last_sign = now;
         let at_bin = at_bin.unwrap_or(core.aligner.next_bin());
         self.act(&mut core, Act::Reset { scope, at_bin }, now)?;
         self.set_out(core);
@@ -350,7 +349,7 @@ impl Session {
         for (_, outbox) in core.outboxes() {
             outbox.put(if finished { Outgoing::Finished } else { Outgoing::End(fault.clone()) });
         }
-        core.switches.clear();
+        core.retire_switches();
         self.fanout.end(if finished { Told::Closed(why.into()) } else { Told::Ended(fault) });
         core.places.clear();
         self.gone.store(true, Ordering::Release);
@@ -406,6 +405,6 @@ impl Session {
         if core.closing == Some(BROKEN) {
             return true;
         }
-        core.outboxes().next().is_none() && now.duration_since(core.last_sign) > self.idle_timeout
+        core.outboxes().next().is_none() && now.duration_since(core.last_sign.instant) > self.idle_timeout
     }
 }

@@ -49,6 +49,7 @@ mod subscribe; // who listens, and what it costs
 mod support; // the real binary, small models, rigs
 mod switch; // another version of a stage, between two bins
 mod usage; // memory and processor time
+mod warm; // another version, warmed beside the running one
 mod websocket; // rigs over WebSocket
 mod window; // models that take several bins at once, images, event cameras
 mod writers; // who may write
