@@ -169,6 +169,7 @@ impl Live {
         };
         let source_delay = source_delay(&plan, &open);
         let keeps_data = open.signals.iter().map(|spec| keeps_data(spec.kind, spec.role, &open)).collect();
+        let now = Stamp::now();
         let made = Made {
             id: session,
             run,
@@ -179,7 +180,7 @@ impl Live {
             recorded,
             keeps_data,
             aligner,
-            journey: Journey::new(Arc::clone(&plan), statics),
+            journey: Journey::new(Arc::clone(&plan), statics, now.instant),
             recorder,
             places,
             width,
@@ -192,7 +193,7 @@ impl Live {
             idle_timeout: Duration::try_from_secs_f64(open.idle_timeout_s).unwrap_or(Duration::MAX),
             meter: self.models.meter(&plan, &open.policies),
         };
-        let made = Session::new(made, tokens, Stamp::now());
+        let made = Session::new(made, tokens, now);
         if let Err(fault) = self.table.add(Arc::clone(&made)) {
             made.close("the server had no room for it", true).await;
             return Err(fault);
@@ -345,7 +346,7 @@ impl Live {
 
     /// One session. Errors: `not_found`.
     pub fn get(&self, _: &Caller, session: &str) -> Result<v1::SessionInfo, Fault> {
-        Ok(self.table.get(session)?.info(Instant::now(), self.limits.dead_after))
+        Ok(self.table.get(session)?.info(Stamp::now(), self.limits.dead_after))
     }
 
     /// Whether the session is open. Errors: `not_found`.
@@ -355,7 +356,7 @@ impl Live {
 
     /// All open sessions, oldest first.
     pub fn list(&self, _: &Caller) -> v1::SessionsReply {
-        let now = Instant::now();
+        let now = Stamp::now();
         let sessions =
             self.table.all().iter().map(|session| session.info(now, self.limits.dead_after)).collect();
         v1::SessionsReply { sessions, next: None }

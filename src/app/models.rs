@@ -167,7 +167,7 @@ impl Models {
             return Err(Fault::mismatch("version", "a version's number, from 1", "none"));
         }
         let version = self.registry.version(stages[at].version.model.as_str(), Some(Version(number)))?;
-        let next = Successor::new(&running.plan, at, version, state, &running.statics)?;
+        let next = Successor::new(&running.plan, at, version, state, &running.statics, running.asked)?;
         let stage = &next.plan.stages[at];
         let asked = (Arc::clone(&stage.lane), rows_per_s(stage, running.width));
         let place = match state {

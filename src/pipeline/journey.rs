@@ -66,12 +66,12 @@ pub struct Times {
 
 impl Journey {
     /// A journey at its beginning: states at their initial values. `statics` by plan's static number.
-    pub fn new(plan: Arc<Plan>, statics: Vec<Tensor>) -> Self {
-        let rows = plan.stages.iter().map(|stage| Some(Box::new(row_of(stage, &statics)))).collect();
+    pub fn new(plan: Arc<Plan>, statics: Vec<Tensor>, now: Instant) -> Self {
+        let rows = plan.stages.iter().map(|stage| Some(Box::new(row_of(stage, &statics, now)))).collect();
         let windows = plan.stages.iter().map(|stage| stage.window.map(Window::new)).collect();
         let said = vec![Said::Nothing; plan.stages.len()];
-        let (statics, due) = (statics.into(), Instant::now());
-        Self { plan, statics, rows, windows, said, at: 0, due, times: Times::default() }
+        let statics = statics.into();
+        Self { plan, statics, rows, windows, said, at: 0, due: now, times: Times::default() }
     }
 
     /// The plan that it travels.
@@ -260,13 +260,13 @@ pub(super) fn carry(stage: &Stage, row: &mut Row) {
 }
 
 /// A stage's row at its beginning: states at their initial values, an empty window.
-pub(super) fn row_of(stage: &Stage, statics: &[Tensor]) -> Row {
+pub(super) fn row_of(stage: &Stage, statics: &[Tensor], now: Instant) -> Row {
     let ports = stage.lane.spec().inputs.iter().zip(&stage.feeds);
     let inputs = ports.map(|(port, feed)| match feed {
         Feed::Static(number) => statics[*number].clone(),
         _ => Tensor::zeros(port.dtype, &port.row_shape),
     });
-    let mut row = Row::new(inputs.collect(), Instant::now());
+    let mut row = Row::new(inputs.collect(), now);
     begin_anew(stage, &mut row, statics);
     row
 }

@@ -2,6 +2,7 @@
 //! done here, so that its taking over between two bins only moves it in.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::journey::row_of;
 use super::plan::{Feed, Plan, Stage};
@@ -51,6 +52,7 @@ impl Successor {
         version: Arc<ReadyVersion>,
         state: SwitchState,
         statics: &[Tensor],
+        now: Instant,
     ) -> Result<Self, Fault> {
         let mut versions: Vec<_> = running.stages.iter().map(|stage| Arc::clone(&stage.version)).collect();
         versions[stage] = version;
@@ -62,7 +64,7 @@ impl Successor {
             SwitchState::Reset | SwitchState::Warm => Vec::new(),
         };
         let window = new.window.filter(|_| state != SwitchState::Keep).map(Window::new);
-        let row = Box::new(row_of(new, statics));
+        let row = Box::new(row_of(new, statics, now));
         Ok(Self { stage, state, row, window, kept, plan: Arc::new(plan) })
     }
 }

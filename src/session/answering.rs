@@ -19,7 +19,7 @@ use crate::signal::act::Act;
 use crate::wire::v1;
 
 /// The notice about a frame that closed no bin and whose data the recorder had no room for.
-fn frame_not_recorded(signal: &SignalName, cause: &Cause) -> Notice {
+fn frame_not_recorded(signal: &SignalName, cause: &Cause, now_ns: i64) -> Notice {
     Notice {
         kind: EventKind::NotRecorded,
         signal: Some(signal.clone()),
@@ -27,7 +27,7 @@ fn frame_not_recorded(signal: &SignalName, cause: &Cause) -> Notice {
         to_bin: Some(cause.bins_until),
         count: 1,
         detail: format!("frame {}: the disk is behind; its data are not in the run", cause.seq),
-        t_ns: Stamp::now().unix_ns,
+        t_ns: now_ns,
     }
 }
 
@@ -43,7 +43,7 @@ impl Session {
         if bins > 0 {
             self.judge(core, &mut parts, end.cause.is_some().then_some(lag), now_ns);
         }
-        let ticket = self.record(core, &end, &mut parts);
+        let ticket = self.record(core, &end, &mut parts, now_ns);
         let lag = v1::Lag {
             queue: end.queued.as_secs_f64() * 1e6,
             compute: end.compute.as_secs_f64() * 1e6,
@@ -185,7 +185,13 @@ impl Session {
     }
 
     /// Hands the answer's bins and its frame to the recorder; flags the bins that it has no room for.
-    pub(super) fn record(&self, core: &mut Core, end: &End, parts: &mut [Part]) -> Option<Ticket> {
+    pub(super) fn record(
+        &self,
+        core: &mut Core,
+        end: &End,
+        parts: &mut [Part],
+        now_ns: i64,
+    ) -> Option<Ticket> {
         let recorder = self.recorder.as_ref()?;
         let mut records: Vec<Record> = Vec::with_capacity(parts.len() + 2);
         self.note_waiting(core);
@@ -209,7 +215,7 @@ impl Session {
             if parts.is_empty()
                 && let Some(cause) = end.cause.as_ref().filter(|cause| !cause.data.is_empty())
             {
-                self.tell(core, frame_not_recorded(&self.signals[cause.signal].name, cause));
+                self.tell(core, frame_not_recorded(&self.signals[cause.signal].name, cause, now_ns));
             }
             return None;
         };
@@ -231,7 +237,7 @@ impl Session {
             None => {
                 let bin = Some(core.aligner.next_bin());
                 let detail = "the disk is behind: what replay needs is not in the run".into();
-                let (kind, t_ns) = (EventKind::NotRecorded, Stamp::now().unix_ns);
+                let (kind, t_ns) = (EventKind::NotRecorded, core.received().unix_ns);
                 let notice =
                     Notice { kind, signal: None, from_bin: bin, to_bin: bin, count: 1, detail, t_ns };
                 self.tell(core, notice);

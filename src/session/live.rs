@@ -303,7 +303,7 @@ impl Session {
             let stirred = self.stirred.notified();
             tokio::pin!(stirred);
             stirred.as_mut().enable();
-            if let Some(reply) = self.end(why, finished) {
+            if let Some(reply) = self.end(why, finished, Stamp::now()) {
                 break reply;
             }
             stirred.await;
@@ -326,13 +326,13 @@ impl Session {
     }
 
     /// Ends the session if nothing is in flight: in one hold of the lock, so that nothing begins in between.
-    fn end(&self, why: &'static str, finished: bool) -> Option<v1::CloseReply> {
+    fn end(&self, why: &'static str, finished: bool, now: Stamp) -> Option<v1::CloseReply> {
         let mut core = self.core.lock();
         if !core.is_idle() {
             return None;
         }
         let mut steps = std::mem::take(&mut core.steps);
-        core.aligner.finish(Stamp::now().unix_ns, &mut steps);
+        core.aligner.finish(now.unix_ns, &mut steps);
         self.take_steps(&mut core, &mut steps);
         core.steps = steps;
         let notice = Notice {
@@ -342,7 +342,7 @@ impl Session {
             to_bin: None,
             count: core.tally.bins,
             detail: why.into(),
-            t_ns: Stamp::now().unix_ns,
+            t_ns: now.unix_ns,
         };
         self.tell(&mut core, notice);
         let fault = Fault::new(Kind::Unavailable, format!("session {}: {why}", self.id));
@@ -357,13 +357,13 @@ impl Session {
     }
 
     /// What can be told of it at this moment.
-    pub fn info(&self, now: Instant, dead_after: Duration) -> v1::SessionInfo {
+    pub fn info(&self, now: Stamp, dead_after: Duration) -> v1::SessionInfo {
         let core = self.core.lock();
         let resolved = self.opened.resolved.as_ref();
         let by_signal = || self.signals.iter().map(|spec| spec.name.to_string()).zip(&core.orders);
         v1::SessionInfo {
             session: self.id.to_string(),
-            state: if core.is_detached(now, dead_after) { "detached" } else { "open" }.into(),
+            state: if core.is_detached(now.instant, dead_after) { "detached" } else { "open" }.into(),
             run: self.run.map(|run| run.to_string()),
             rig: resolved.map(|open| open.rig.clone()).unwrap_or_default(),
             pipeline: resolved.map(|open| open.pipeline.clone()).unwrap_or_default(),
@@ -383,7 +383,7 @@ impl Session {
             }),
             gaps: core.aligner.counts().gaps,
             late: core.aligner.counts().late,
-            clock: Some(core.exchanges.state(core.aligner.clocks().session_clock(), Stamp::now().unix_ns)),
+            clock: Some(core.exchanges.state(core.aligner.clocks().session_clock(), now.unix_ns)),
             recording: self.recording().into(),
             health: String::new(),
         }

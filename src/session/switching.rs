@@ -34,6 +34,8 @@ pub struct Running {
     pub places: Vec<Arc<Place>>,
     /// Width of a bin.
     pub width: Duration,
+    /// When it was asked for.
+    pub asked: Instant,
 }
 
 /// What a session no longer runs, or has never run, and what that held.
@@ -129,7 +131,7 @@ impl Session {
                 self.still_open(&core)?;
                 let plan = Arc::clone(core.plan_before(stage, at_bin));
                 let (statics, places) = (core.journey.statics(), core.places.clone());
-                Running { plan, statics, places, width: self.width }
+                Running { plan, statics, places, width: self.width, asked: now.instant }
             };
             let (next, place) = prepare(&running)?;
             let mut core = self.core.lock();
