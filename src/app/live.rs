@@ -268,7 +268,7 @@ impl Live {
     }
 
     /// What a session gives, from now on, to one who listens; the last of it says why it ends.
-    /// Errors: `not_found` (session), `invalid` (an unknown output, a rate that is none), `unavailable`.
+    /// Errors: `not_found` (session, output), `invalid` (a rate that is none), `unavailable`.
     pub fn subscribe(
         &self,
         _: &Caller,

@@ -131,7 +131,17 @@ impl Models {
         }
         let pinned = spec.stages.iter().map(|stage| {
             let asked = versions.get(stage.name.as_str()).copied().map(Version);
-            self.registry.version(stage.model.as_str(), asked.or(stage.version))
+            let found = self.registry.version(stage.model.as_str(), asked.or(stage.version));
+            found.map_err(|lookup| match Fault::from(lookup) {
+                // What its file names and there is not is the pipeline's fault, not the caller's.
+                fault if fault.kind == Kind::NotFound && asked.is_none() && stage.model.as_str() != name => {
+                    Fault::new(
+                        Kind::Invalid,
+                        format!("pipeline {name}, stage {}: {}", stage.name, fault.detail),
+                    )
+                }
+                fault => fault,
+            })
         });
         let pinned = pinned.collect::<Result<Vec<_>, _>>()?;
         Plan::compile(&spec, pinned)

@@ -785,7 +785,7 @@ mod tests {
         let error = read_file("window = 3\nqueue = = 4\n").unwrap_err().to_string();
         assert!(error.contains(":2: found"), "{error}");
         let error = read_file("window = 3\nwindow = 4\n").unwrap_err().to_string();
-        assert!(error.contains("duplicate key"), "{error}");
+        assert!(error.contains(":2: found a key that is there twice, expected TOML"), "{error}");
     }
 
     #[test]

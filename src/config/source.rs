@@ -9,6 +9,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::keys::{KEYS, Key, ORT_DYLIB_PATH};
 use crate::error::{clip, there_is};
+use crate::phrase::toml::Broken;
 
 /// Where a value was found. The first of these that has one wins.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -185,8 +186,8 @@ fn file(path: &Path, found: &mut Found) {
     let table = match DeTable::parse(&text) {
         Ok(table) => table,
         Err(error) => {
-            let line = error.span().map_or(1, |span| line_of(span.start));
-            found.bad.push(whole(line, error.message().to_string(), "TOML"));
+            let broken = Broken::of(&error, &text);
+            found.bad.push(whole(broken.line, broken.why.into(), "TOML"));
             return;
         }
     };

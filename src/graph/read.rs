@@ -14,6 +14,7 @@ use super::proto::{
 use super::{Dim, Signature, TensorInfo};
 use crate::domain::tensor::Dtype;
 use crate::error::clip;
+use crate::phrase::protobuf::Broken;
 
 /// A graph that was read whole: its surface is of tensors that we know, its external files have plain names.
 #[derive(Clone, Debug)]
@@ -78,7 +79,7 @@ pub enum GraphError {
     CutShort {
         /// Bytes that there are.
         len_bytes: usize,
-        /// The message and field, in protobuf's words.
+        /// The fields to it.
         place: String,
     },
     /// A ModelProto without a graph.
@@ -228,13 +229,12 @@ fn element_word(number: i32) -> String {
 }
 
 fn not_a_model(bytes: &[u8], error: &prost::DecodeError) -> GraphError {
-    let words = error.to_string();
-    let place = words.strip_prefix("failed to decode Protobuf message: ").unwrap_or(&words).to_owned();
-    // prost keeps the kind of its errors to itself
-    if place.ends_with("buffer underflow") {
+    let broken = Broken::of(error);
+    if broken.is_cut_short {
+        let place = if broken.path.is_empty() { "at the top".into() } else { format!("`{}`", broken.path) };
         GraphError::CutShort { len_bytes: bytes.len(), place }
     } else {
-        GraphError::NotOnnx { found: format!("{} bytes that are no protobuf ({place})", bytes.len()) }
+        GraphError::NotOnnx { found: format!("{} bytes that are no protobuf: {broken}", bytes.len()) }
     }
 }
 

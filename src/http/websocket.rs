@@ -14,6 +14,8 @@ use axum::Extension;
 use axum::body::Body;
 use axum::extract::{Path, Request, State};
 use axum::response::Response;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use futures::stream::{SplitSink, SplitStream};
 use futures::{FutureExt as _, SinkExt as _, Stream, StreamExt as _};
@@ -35,9 +37,11 @@ use super::route::query;
 use crate::app::App;
 use crate::app::talk::{Attached, Heard, Talk};
 use crate::domain::caller::Caller;
-use crate::error::{Fault, Kind, clip};
+use crate::error::{Fault, Kind};
 use crate::wire::{self, v1};
 
+/// Bytes of the key that a client draws for its handshake.
+const KEY_BYTES: usize = 16;
 /// The subprotocol that asks for protobuf.
 const PROTO: &str = "latentd.v1.proto";
 /// Buffers of a connection, each way; a larger message has a larger one for its time.
@@ -110,8 +114,11 @@ fn handshake(headers: &HeaderMap) -> Result<HeaderValue, Fault> {
     }
     let key = headers.get(header::SEC_WEBSOCKET_KEY);
     let key = key.ok_or_else(|| wrong("the header `sec-websocket-key` is not there"))?;
-    HeaderValue::try_from(derive_accept_key(key.as_bytes()))
-        .map_err(|_| wrong("the header `sec-websocket-key` is no key"))
+    if STANDARD.decode(key.as_bytes()).map(|bytes| bytes.len()) != Ok(KEY_BYTES) {
+        return Err(wrong("the header `sec-websocket-key` is not 16 bytes in base64"));
+    }
+    let accept = HeaderValue::try_from(derive_accept_key(key.as_bytes()));
+    Ok(accept.expect("base64 is what a header can hold"))
 }
 
 /// How messages are written.
@@ -131,8 +138,7 @@ impl Form {
     fn read(self, message: Message) -> Result<v1::Up, Fault> {
         match (self, message) {
             (Form::Json, Message::Text(text)) => wire::json::read(text.as_bytes()),
-            (Form::Protobuf, Message::Binary(bytes)) => v1::Up::decode(bytes)
-                .map_err(|error| Fault::new(Kind::Malformed, format!("the message is no Up: {error}"))),
+            (Form::Protobuf, Message::Binary(bytes)) => wire::codec::read(bytes),
             (Form::Json, _) => Err(Fault::new(
                 Kind::Malformed,
                 format!(
@@ -202,8 +208,41 @@ fn broke_off(error: &Error, message_bytes: usize) -> Fault {
         Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) | Error::Io(_) => {
             Fault::new(Kind::Unavailable, "the stream broke off")
         }
-        error => Fault::new(Kind::Malformed, format!("not WebSocket: {}", clip(&error.to_string()))),
+        Error::Utf8(_) => Fault::new(Kind::Malformed, "not WebSocket: a text message is not UTF-8"),
+        Error::Protocol(broken) => Fault::new(Kind::Malformed, format!("not WebSocket: {}", rule(broken))),
+        _ => Fault::new(Kind::Malformed, "not WebSocket: the bytes are no frames of it"),
     }
+}
+
+/// The rule of RFC 6455 that a rig has broken.
+fn rule(broken: &ProtocolError) -> String {
+    let (found, expected) = match broken {
+        ProtocolError::ReceivedAfterClosing => ("a frame behind the close frame", "nothing more"),
+        ProtocolError::NonZeroReservedBits => {
+            ("a frame with a reserved bit set", "all three 0: no extension is agreed on")
+        }
+        ProtocolError::UnmaskedFrameFromClient => {
+            ("a frame that is not masked", "a mask on each frame of a client")
+        }
+        ProtocolError::FragmentedControlFrame => ("a control frame in pieces", "it whole"),
+        ProtocolError::ControlFrameTooBig => ("a control frame over 125 bytes", "at most 125"),
+        ProtocolError::UnexpectedContinueFrame => {
+            ("a piece of a message that did not begin", "a text or binary frame")
+        }
+        ProtocolError::ExpectedFragment(_) => {
+            ("a new message inside another that comes in pieces", "its next piece")
+        }
+        ProtocolError::InvalidCloseSequence => {
+            ("a close frame that is none", "none, or a code and a reason in UTF-8")
+        }
+        ProtocolError::UnknownControlFrameType(code)
+        | ProtocolError::UnknownDataFrameType(code)
+        | ProtocolError::InvalidOpcode(code) => {
+            return format!("found a frame with the opcode {code}, expected 0, 1, 2, 8, 9 or 10 (RFC 6455)");
+        }
+        _ => ("bytes that are no frame", "frames of version 13"),
+    };
+    format!("found {found}, expected {expected} (RFC 6455)")
 }
 
 /// The code of the close frame: RFC 6455 section 7.4.1, and where that has none, 4000 and the HTTP status.

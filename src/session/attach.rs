@@ -89,7 +89,7 @@ impl Session {
 
     /// A stream writes nothing any more, if it still did.
     fn detach(&self, core: &mut Core, stream: u64, detail: String, now: Stamp) {
-        core.last_sign = now;
+        core.left = Some(now.instant);
         for at in 0..core.orders.len() {
             if core.orders[at].attached.take_if(|(attached, _)| *attached == stream).is_some() {
                 let name = &self.signals[at].name;

@@ -87,11 +87,12 @@ impl Exchanges {
     pub(super) fn state(&self, session_clock: &str, now_ns: i64) -> v1::ClockState {
         let steps = self.by_clock.values().map(|kept| kept.exchange.steps()).sum();
         let relation = self.by_clock.get(session_clock).and_then(|kept| kept.exchange.relation());
-        let Some(relation) = relation else { return v1::ClockState { steps, ..Default::default() } };
-        let (offset_ns, uncertainty_us) = now(relation, now_ns);
+        // Before the first exchange anything may be true.
+        let (offset_ns, uncertainty_us) =
+            relation.map_or((0, f64::INFINITY), |relation| now(relation, now_ns));
         v1::ClockState {
             offset_ns: Some(offset_ns),
-            drift_ppm: Some(relation.drift_ppm),
+            drift_ppm: Some(relation.map_or(0.0, |relation| relation.drift_ppm)),
             uncertainty_us: Some(uncertainty_us),
             steps,
         }

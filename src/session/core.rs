@@ -51,6 +51,8 @@ pub(super) struct Core {
     /// Smallest difference between a frame's arrival and the end of its newest bin: the road at its best (ns).
     pub(super) road_ns: Option<i64>,
     pub(super) last_sign: Stamp,
+    /// When a stream was detached last.
+    pub(super) left: Option<Instant>,
     pub(super) stream_count: u64,
     pub(super) closing: Option<&'static str>,
     /// By stage: its place in the lane that it runs on.
@@ -164,6 +166,7 @@ impl Core {
             tally: Tally::default(),
             road_ns: None,
             last_sign: now,
+            left: None,
             stream_count: 0,
             closing: None,
             places: places.into_iter().map(Arc::new).collect(),
@@ -194,6 +197,13 @@ impl Core {
     pub(super) fn is_detached(&self, now: Instant, dead_after: Duration) -> bool {
         self.orders.iter().all(|order| order.attached.is_none())
             && now.duration_since(self.last_sign.instant) > dead_after
+    }
+
+    /// Whether nobody has been there for so long: no stream, and nothing that came.
+    pub(super) fn is_forsaken(&self, now: Instant, timeout: Duration) -> bool {
+        let sign = self.last_sign.instant;
+        let since = self.left.map_or(sign, |left| left.max(sign));
+        self.outboxes().next().is_none() && now.duration_since(since) > timeout
     }
 
     /// A bin begins: when the frame behind it was received, and whether the bin is stale: brought late by a stall, with

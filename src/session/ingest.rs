@@ -57,7 +57,7 @@ impl Session {
         let name = self.signals[signal].name.as_str();
         let allowed = core.orders[signal].may_write(by, name, &writer).and_then(|()| self.still_open(core));
         if let Err(fault) = allowed {
-            return sink.fault(fault.about(name, seq));
+            return sink.fault(fault.about(name, seq).expecting(core.orders[signal].next_seq()));
         }
         let frame = match frame {
             Ok(frame) => frame,
@@ -141,7 +141,12 @@ impl Session {
 
     /// A notice to the run, to every attached stream and to whoever listens.
     pub(super) fn tell(&self, core: &mut Core, notice: Notice) {
-        self.note(core, Record::Event(notice.clone()));
+        let mut event = notice.clone();
+        if event.from_bin.is_none() {
+            // What concerns no bin lies before the next one to close.
+            (event.from_bin, event.to_bin) = (Some(core.aligner.next_bin()), Some(core.aligner.next_bin()));
+        }
+        self.note(core, Record::Event(event));
         let message = v1::Notice {
             kind: notice.kind.word().into(),
             signal: notice.signal.as_ref().map(SignalName::to_string).unwrap_or_default(),

@@ -405,6 +405,6 @@ impl Session {
         if core.closing == Some(BROKEN) {
             return true;
         }
-        core.outboxes().next().is_none() && now.duration_since(core.last_sign.instant) > self.idle_timeout
+        core.is_forsaken(now, self.idle_timeout)
     }
 }

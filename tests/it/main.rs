@@ -2,6 +2,7 @@
 
 mod access; // API keys, tried on every call
 mod arrow_frames; // frames in columns
+mod backup; // a back-up, made and restored
 mod broadband; // many electrodes, from i16 to counts
 mod browsers; // which web pages may use it
 mod clock; // probes, drift, steps, ages, and what replay makes of them
