@@ -197,7 +197,7 @@ impl Library {
             kind: entry.kind.word().into(),
             signal: entry.signal.map(|signal| signal.to_string()).unwrap_or_default(),
             from_bin: entry.from_bin,
-            to_bin: entry.to_bin.or(entry.from_bin),
+            to_bin: entry.to_bin,
             count: entry.count,
             first_ns: entry.first_ns,
             last_ns: entry.last_ns,

@@ -152,3 +152,12 @@ pub struct Notice {
     /// When it happened, by the server's clock (Unix ns).
     pub t_ns: i64,
 }
+
+impl Notice {
+    /// The same, with bins in any case: what concerns none lies before the next one to close.
+    pub fn placed(mut self, next_bin: u64) -> Self {
+        let from_bin = *self.from_bin.get_or_insert(next_bin);
+        self.to_bin.get_or_insert(from_bin);
+        self
+    }
+}

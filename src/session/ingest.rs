@@ -173,7 +173,7 @@ impl Session {
 
     /// Bins and skips to the end of what is laid down, notices to whoever listens; answers how many bins.
     pub(super) fn take_steps(&self, binning: &mut Binning, core: &mut Core) -> usize {
-        let Binning { steps, work, .. } = binning;
+        let Binning { aligner, steps, work, .. } = binning;
         let mut bins = 0;
         for step in steps.drain(..) {
             match step {
@@ -184,23 +184,19 @@ impl Session {
                 Step::Skipped { from, to } => work.push_back(Work::Skipped { to, bins: to - from }),
                 Step::Notice(notice) => {
                     self.meter.happened(&notice);
-                    self.tell(core, notice);
+                    self.tell(core, notice.placed(aligner.next_bin()));
                 }
             }
         }
-        let counts = binning.aligner.counts();
+        let counts = aligner.counts();
         self.meter.late(std::mem::replace(&mut core.metered, counts), counts);
         bins
     }
 
     /// A notice to the run, to every attached stream and to whoever listens.
     pub(super) fn tell(&self, core: &mut Core, notice: Notice) {
-        let mut event = notice.clone();
-        if event.from_bin.is_none() {
-            // What concerns no bin lies before the next one to close.
-            (event.from_bin, event.to_bin) = (Some(core.aligner.next_bin()), Some(core.aligner.next_bin()));
-        }
-        self.note(core, Record::Event(event));
+        let notice = notice.placed(core.aligner.next_bin());
+        self.note(core, Record::Event(notice.clone()));
         let message = v1::Notice {
             kind: notice.kind.word().into(),
             signal: notice.signal.as_ref().map(SignalName::to_string).unwrap_or_default(),

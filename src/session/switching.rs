@@ -143,7 +143,8 @@ impl Session {
                 continue;
             }
             core.last_sign = now;
-            let at_bin = self.lay_down(&mut binning, &mut core, at_bin, now, next, place, running.statics)?;
+            let at_bin =
+                self.lay_down(&mut binning, &mut core, at_bin, now, (next, place, running.statics))?;
             drop(binning);
             self.set_out(core);
             return Ok(at_bin);
@@ -157,9 +158,7 @@ impl Session {
         core: &mut Core,
         asked: Option<u64>,
         now: Stamp,
-        next: Successor,
-        place: Place,
-        statics: Arc<[Tensor]>,
+        (next, place, statics): (Successor, Place, Arc<[Tensor]>),
     ) -> Result<u64, Fault> {
         let (plan, stage, state) = (Arc::clone(&next.plan), next.stage, next.state);
         let running = &plan.stages[stage];

@@ -90,7 +90,6 @@ async fn what_is_no_such_batch_is_malformed_or_invalid_and_consumes_nothing() {
         }
     }
     for (query, parts) in [
-        (format!("{here}&sequence=1"), vec!["query", "sequence"]),
         (here.replace("seq=0", "seq=x"), vec!["query"]),
         (format!("{here}&echo=%25"), vec!["echo", "base64"]),
         (format!("{here}&mask=yes,no"), vec!["mask", "yes"]),
@@ -99,6 +98,9 @@ async fn what_is_no_such_batch_is_malformed_or_invalid_and_consumes_nothing() {
     ] {
         post(&rig, &query, stream(&[good()])).await.refused().is(422, "invalid", &parts);
     }
+    let unknown = format!("{here}&sequence=1");
+    let refused = post(&rig, &unknown, stream(&[good()])).await.refused();
+    refused.is(400, "malformed", &["query", "unknown field `sequence`"]);
     let other = here.replace("signal=spikes", "signal=spiks");
     post(&rig, &other, stream(&[good()])).await.refused().is(404, "not_found", &["no signal `spiks`"]);
     let wrong = rig.post(&here, "application/vnd.apache.arrow.file", stream(&[good()])).await.refused();

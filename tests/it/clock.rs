@@ -238,6 +238,11 @@ async fn probe(
     (reply, sent_ns)
 }
 
+/// How a clock stands before its first exchange: an uncertainty without bound, which JSON has no number for.
+fn unknown() -> v1::ClockState {
+    v1::ClockState { offset_ns: Some(0), drift_ppm: Some(0.0), uncertainty_us: None, steps: 0 }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn two_amplifiers_that_drift_and_one_of_them_set_go_on_row_by_row_and_replay_is_identical() {
     const TRIES: usize = 5;
@@ -446,7 +451,7 @@ async fn after_an_exchange_by_http_answers_tell_their_age_and_deadlines_go_by_it
     };
     let output = rig.send(frame(0)).await;
     assert_eq!((output.age_us, flag_names(&output)), (None, vec![vec![]]));
-    assert_eq!(rig.info().await.clock, Some(v1::ClockState::default()));
+    assert_eq!(rig.info().await.clock, Some(unknown()));
 
     let (mut last, mut stated) = (None, None);
     for _ in 0..10 {
@@ -498,7 +503,7 @@ async fn stamps_that_the_server_never_gave_are_refused_on_every_road_and_move_no
     let forged = v1::ProbeStamps { t1_ns: now_ns, t2_ns: now_ns, t3_ns: now_ns, t4_ns: now_ns };
     let answer = server.post(&path, json::write(&ask(forged))).await.refused();
     answer.is(422, "invalid", &["last", "answers to probes of clock `device`", &now_ns.to_string()]);
-    assert_eq!(rig.info().await.clock, Some(v1::ClockState::default()));
+    assert_eq!(rig.info().await.clock, Some(unknown()));
 
     let mut last = None;
     probe(&rig, &server, &amp, "device", &mut last).await;
@@ -513,7 +518,7 @@ async fn stamps_that_the_server_never_gave_are_refused_on_every_road_and_move_no
         assert_eq!(fault.tensor, "last");
         says(&fault.expected, &[&honest.t2_ns.to_string(), &honest.t3_ns.to_string()]);
         says(&fault.found, &[&forged.t2_ns.to_string(), &forged.t3_ns.to_string()]);
-        assert_eq!(rig.info().await.clock, Some(v1::ClockState::default()));
+        assert_eq!(rig.info().await.clock, Some(unknown()));
     }
 
     // A stream is told, and goes on; what it is answered there holds by HTTP, too.

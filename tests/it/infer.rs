@@ -210,7 +210,7 @@ async fn what_does_not_fit_is_invalid_with_tensor_expected_and_found() {
     server.post("/v1/models/linear/infer", odd).await.refused().is(
         400,
         "malformed",
-        &["`inputs.u`", "unknown field `value`"],
+        &["`inputs.u.value`", "unknown field `value`"],
     );
     let good = ask(&[("u", row())], &[]);
     infer(&server, "liner", &good).await.refused().is(404, "not_found", &["no model `liner`", "linear"]);

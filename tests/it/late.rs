@@ -60,7 +60,7 @@ async fn what_lies_before_t0_is_counted_dropped_and_named() {
     let run = rig.run().to_owned();
     rig.close().await;
     let event = server.event(&run, "before_start").await;
-    assert_eq!((event.count, event.signal.as_str(), event.from_bin), (2, "spikes", None));
+    assert_eq!((event.count, event.signal.as_str(), event.from_bin), (2, "spikes", Some(2)));
 
     // Events, with stamps of 19 digits; one on an edge belongs to the later bin.
     let rig = server.open(v1::OpenRequest { t0_ns: Some(t0_ns), ..events("drop") }).await;

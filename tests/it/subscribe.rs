@@ -101,7 +101,7 @@ async fn each_has_outputs_of_its_own_also_such_as_the_rig_did_not_want() {
     for wrong in ["0", "-1", "NaN", "inf", "often"] {
         server.get(&path(&format!("max_hz={wrong}"))).await.refused().is(422, "invalid", &["max_hz", wrong]);
     }
-    server.get(&path("output=v")).await.refused().is(422, "invalid", &["output"]);
+    server.get(&path("output=v")).await.refused().is(400, "malformed", &["`output`", "outputs"]);
     server.get("/v1/sessions/x/live").await.refused().is(404, "not_found", &["no session `x`"]);
     let mut live = server.live().await;
     let status = live.subscribe(ask(rig.session(), &["rw"], None)).await.unwrap_err();

@@ -85,7 +85,7 @@ async fn what_cannot_be_attached_is_refused_before_the_upgrade_as_problem_json()
         refused.is(400, "malformed", &["`sec-websocket-key` is not 16 bytes in base64"]);
     }
     server.get(&there).await.refused().is(400, "malformed", &["upgrade"]);
-    refused(&server, &format!("{there}&writter=x"), &[]).await.refused().is(422, "invalid", &["writter"]);
+    refused(&server, &format!("{there}&writter=x"), &[]).await.refused().is(400, "malformed", &["writter"]);
     refused(&server, &there, &[("origin", "https://elsewhere.example")]).await.refused().is(
         403,
         "forbidden",
