@@ -7,7 +7,7 @@ use std::path::Path;
 /// Rooms by layer, the lowest first. Numbers are the design's, tenfold.
 const LAYERS: &[(u8, &[&str])] = &[
     (0, &["domain", "error", "metrics", "config"]),
-    (10, &["signal", "readout", "analysis", "graph", "wire"]),
+    (10, &["signal", "readout", "health", "analysis", "graph", "wire"]),
     (20, &["engine", "store"]),
     (30, &["pipeline", "batch", "recorder", "registry", "access"]),
     (35, &["session", "insight"]),
@@ -30,7 +30,7 @@ const DOORS_KNOW: &[&str] = &["app", "wire", "domain", "error", "metrics"];
 const ONLY: &[(&str, &str)] = &[("ort", "engine"), ("sqlx", "store")];
 
 /// Rooms that do no I/O and await nothing, and what they therefore never name.
-const PURE: &[&str] = &["domain", "signal", "readout", "analysis", "graph"];
+const PURE: &[&str] = &["domain", "signal", "readout", "health", "analysis", "graph"];
 const IMPURE: &[&[&str]] = &[
     &["tokio"],
     &["reqwest"],
