@@ -19,6 +19,7 @@ use crate::domain::signal::{SignalRole, SignalSpec, SignalType};
 use crate::domain::tensor::Tensor;
 use crate::domain::time::Stamp;
 use crate::error::{Fault, Kind, clip, there_is};
+use crate::health::Health;
 use crate::pipeline::journey::Journey;
 use crate::pipeline::plan::Plan;
 use crate::recorder::Recorder;
@@ -115,6 +116,7 @@ impl Live {
         };
         let width_ns = aligner.width_ns();
         let width = Duration::from_nanos(width_ns.get());
+        let health = Health::new(width_ns, plan.watched_inputs(&aligner), plan.watched_latents());
         let places = self.models.admit(&plan, width)?;
 
         let session = SessionId::new();
@@ -180,6 +182,7 @@ impl Live {
             keeps_data,
             aligner,
             journey: Journey::new(Arc::clone(&plan), statics),
+            health,
             recorder,
             places,
             width,

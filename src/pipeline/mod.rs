@@ -8,4 +8,5 @@ pub mod plan; // what is fed by what
 pub mod successor; // another version of a stage
 pub mod oneshot; // one request without a session
 pub mod input; // what a streamed input asks of its signal
+pub mod watch; // what a session's health looks at
 mod window; // the last bins of a stage that takes several

@@ -16,6 +16,7 @@ use crate::batch::Place;
 use crate::domain::output::Flags;
 use crate::domain::time::Stamp;
 use crate::error::{Fault, Kind};
+use crate::health::Health;
 use crate::pipeline::journey::Journey;
 use crate::pipeline::successor::Outgone;
 use crate::recorder::{Record, Ticket};
@@ -33,6 +34,7 @@ pub(super) struct Core {
     pub(super) exchanges: Exchanges,
     pub(super) orders: Vec<Order>,
     pub(super) journey: Journey,
+    pub(super) health: Health,
     pub(super) work: VecDeque<Work>,
     /// The ends in `work`, in order.
     pub(super) ends: VecDeque<End>,
@@ -135,12 +137,19 @@ pub(super) struct Cause {
 
 impl Core {
     /// Nothing came yet.
-    pub(super) fn new(aligner: Aligner, orders: Vec<Order>, journey: Journey, places: Vec<Place>) -> Self {
+    pub(super) fn new(
+        aligner: Aligner,
+        orders: Vec<Order>,
+        journey: Journey,
+        health: Health,
+        places: Vec<Place>,
+    ) -> Self {
         Self {
             aligner,
             exchanges: Exchanges::default(),
             orders,
             journey,
+            health,
             work: VecDeque::new(),
             ends: VecDeque::new(),
             unnoted: VecDeque::new(),

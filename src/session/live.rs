@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 
 use super::core::{Core, End, Work};
 use super::fanout::Fanout;
+use super::health::windows;
 use super::meter::Meter;
 use super::order::{Order, Sink, Writer};
 use super::outbox::Outgoing;
@@ -24,6 +25,7 @@ use crate::domain::settings::{Ack, ResetScope};
 use crate::domain::signal::SignalSpec;
 use crate::domain::time::Stamp;
 use crate::error::{Fault, Kind};
+use crate::health::Health;
 use crate::pipeline::journey::Journey;
 use crate::pipeline::plan::Plan;
 use crate::recorder::{Close, RunRecorder};
@@ -57,6 +59,8 @@ pub struct Made {
     pub aligner: Aligner,
     /// From bins to outputs.
     pub journey: Journey,
+    /// What its inputs and latents are held against.
+    pub health: Health,
     /// To the journal, if it is recorded.
     pub recorder: Option<RunRecorder>,
     /// Its places in the lanes, held until it closes.
@@ -147,7 +151,7 @@ impl Session {
             meter: made.meter,
             recorder: made.recorder,
             ahead: Mutex::new(Arc::clone(made.journey.plan())),
-            core: Mutex::new(Core::new(made.aligner, orders, made.journey, made.places)),
+            core: Mutex::new(Core::new(made.aligner, orders, made.journey, made.health, made.places)),
             fanout,
             gone: AtomicBool::new(false),
             stirred: Notify::new(),
@@ -336,6 +340,7 @@ impl Session {
         core.aligner.finish(Stamp::now().unix_ns, &mut steps);
         self.take_steps(&mut core, &mut steps);
         core.steps = steps;
+        self.end_shifts(&mut core);
         let notice = Notice {
             kind: EventKind::Closed,
             signal: None,
@@ -360,6 +365,7 @@ impl Session {
     /// What can be told of it at this moment.
     pub fn info(&self, now: Instant, dead_after: Duration) -> v1::SessionInfo {
         let core = self.core.lock();
+        let health = core.health.report();
         let resolved = self.opened.resolved.as_ref();
         let by_signal = || self.signals.iter().map(|spec| spec.name.to_string()).zip(&core.orders);
         v1::SessionInfo {
@@ -386,7 +392,8 @@ impl Session {
             late: core.aligner.counts().late,
             clock: Some(core.exchanges.state(core.aligner.clocks().session_clock(), Stamp::now().unix_ns)),
             recording: self.recording().into(),
-            health: String::new(),
+            health: health.word().into(),
+            health_windows: windows(&health),
         }
     }
 

@@ -71,6 +71,7 @@ impl Session {
         if bin.epoch {
             core.journey.break_windows();
         }
+        flags |= self.watch(core, &bin);
         let (received, behind) = core.take_bin();
         if behind {
             flags |= Flags::STALE;
@@ -110,6 +111,7 @@ impl Session {
         part.flags.push(flags.0);
         match fault {
             None => {
+                self.watch_latents(core);
                 core.journey.commit();
                 // A bin in which nothing ran, between two windows, says nothing for or against the model.
                 if core.journey.gave_something() {

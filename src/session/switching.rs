@@ -95,6 +95,7 @@ impl Session {
         {
             let stage = next.stage;
             let outgone = core.journey.succeed(next);
+            self.relearn(core);
             if let Some(held) = core.places.get_mut(stage) {
                 let left = std::mem::replace(held, Arc::new(place));
                 core.outgone.push((outgone, left));
