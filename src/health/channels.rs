@@ -296,6 +296,8 @@ impl Verdict {
             let error = reference.scatter / stretches.sqrt();
             self.z[c] = ((sum.mean() + f64::from(origin[c]) - reference.mean) / error) as f32;
         }
+        // Nothing holds against a version that nothing is known of.
+        self.holds &= reference.is_some();
         self.hold(bounds.share);
     }
 

@@ -137,8 +137,10 @@ impl Latents {
 
     /// Judges `mean`, which stands for so many independent stretches of 10 s.
     fn judge(&mut self, before: Verdict, blocks: u32, least: u32, stretches: f64) -> Verdict {
+        // Where too little came, what was said stays; nothing holds against a version that nothing is known of.
         let (Some(reference), true) = (&self.watched.reference, blocks >= least) else {
-            return Verdict { blocks, distance: None, holds: before.holds };
+            let holds = before.holds && self.watched.reference.is_some();
+            return Verdict { blocks, distance: None, holds };
         };
         let d = self.mean.len() as f64;
         self.mean.iter_mut().zip(&reference.mean).for_each(|(mean, trained)| *mean -= trained);

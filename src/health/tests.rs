@@ -418,8 +418,15 @@ fn another_version_is_held_against_its_own_training_data_from_its_first_look_on(
         }
         bin(&mut health, k, &array.bin(), &[true; CHANNELS]);
     }
-    let input = &health.report().windows[0].inputs[0];
+    let input = health.report().windows[0].inputs[0].clone();
     assert_eq!((input.shifted, input.shift), (true, Some(1.0)));
     // Their means are about 0.5, and the error of each is a tenth.
     assert!(input.furthest.iter().all(|(_, z)| (-300.0..-285.0).contains(z)), "{:?}", input.furthest);
+    assert!(health.is_shifted());
+    health.relearn(|_| None, |_| None);
+    for k in 40 * BINS_PER_S..51 * BINS_PER_S {
+        bin(&mut health, k, &array.bin(), &[true; CHANNELS]);
+    }
+    assert!(!health.is_shifted(), "of a version without a reference nothing can be said");
+    assert_eq!(health.report().word(), "no_reference");
 }

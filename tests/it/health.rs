@@ -1,12 +1,16 @@
 //! Whether what comes in is still what the model learnt, through the network: the simulated cortex as it was, permuted,
 //! with a dead array, drifting; artefacts; a model that nothing is known of.
 
+use std::collections::HashMap;
+
+use latentd::cli::replay::report::Answers;
 use latentd::domain::output::Flags;
 use latentd::domain::tensor::Tensor;
 use latentd::wire::recording::{Data, Recording};
 use latentd::wire::{tensor, v1};
 
 use crate::recordings::{self, Random};
+use crate::rig::{play_grpc, play_http};
 use crate::support::http::Form;
 use crate::support::{Latentd, Rig, Setup, recorded, says, spikes};
 
@@ -25,10 +29,15 @@ struct Cortex {
 
 impl Cortex {
     async fn open(server: &Latentd) -> Self {
+        Self::open_on(server, Default::default()).await
+    }
+
+    async fn open_on(server: &Latentd, versions: HashMap<String, u32>) -> Self {
         let recording = recordings::cortex_counts(3000);
         let mut ask = recorded(crate::rig::ask(&recording, PIPELINE));
         // So that a busy machine flags nothing as missed.
         ask.deadline_ms = Some(60_000.0);
+        ask.versions = versions;
         Self {
             rig: server.open(ask).await.by(Form::Protobuf),
             counts: counts(&recording),
@@ -257,6 +266,46 @@ async fn a_model_without_a_reference_says_so_and_names_what_stands_out() {
         ("impaired", &["u07".to_owned()][..])
     );
     assert!(cortex.flagged.is_empty());
+    cortex.rig.close().await;
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_bins_are_flagged_by_every_road_however_frames_are_cut() {
+    let server = Setup::bare().bundled().start().await;
+    let noise = recordings::noise(700, 9);
+    let flags = |answers: &Answers| -> Vec<bool> {
+        answers.flags.iter().map(|flags| flags.expect("an answered bin").has(Flags::INPUT_SHIFT)).collect()
+    };
+    let by_http = play_http(&server, &noise, PIPELINE, &["spikes"], 500_000_000).await;
+    let known = flags(&by_http);
+    let first = known.iter().position(|is_flagged| *is_flagged);
+    assert!(first.is_some_and(|bin| bin as u64 <= 10 * BINS_PER_S), "{first:?}");
+    for frame_ms in [20.0, 140.0, 3000.0] {
+        let report = play_grpc(&server, &noise, PIPELINE, &["spikes"], frame_ms).await;
+        assert_eq!(flags(&report.answers)[..known.len()], known, "frames of {frame_ms} ms");
+    }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_that_takes_over_is_held_against_its_own_training_data() {
+    let setup = Setup::bare().bundled();
+    let folder = setup.models().join("cortex-encoder");
+    std::fs::create_dir(folder.join("2")).expect("a folder");
+    std::fs::copy(folder.join("1/model.onnx"), folder.join("2/model.onnx")).expect("the graph is copied");
+    std::fs::copy(folder.join("1/example.safetensors"), folder.join("2/example.safetensors"))
+        .expect("a copy");
+    let server = setup.start().await;
+    let mut cortex = Cortex::open_on(&server, [("encoder".to_owned(), 1)].into()).await;
+    cortex.send(12, |_, row| row.reverse()).await;
+    assert_eq!(cortex.rig.info().await.health, "shifted");
+    let ask = v1::SwitchRequest { stage: "encoder".into(), version: 2, ..Default::default() };
+    let path = format!("/v1/sessions/{}/switch", cortex.rig.session());
+    assert_eq!(server.post(&path, latentd::wire::json::write(&ask)).await.status, 200);
+    cortex.send(24, |_, row| row.reverse()).await;
+    assert_eq!((cortex.rig.info().await.health.as_str(), shifted(&server).await), ("no_reference", 0.0));
+    assert!(cortex.flagged.last().is_some_and(|bin| bin / BINS_PER_S <= 13), "{:?}", cortex.flagged.last());
     cortex.rig.close().await;
     server.stop().await;
 }
