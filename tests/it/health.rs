@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use latentd::cli::replay::report::Answers;
+use latentd::cli::replay::{self, report::Answers};
 use latentd::domain::output::Flags;
 use latentd::domain::tensor::Tensor;
 use latentd::wire::recording::{Data, Recording};
@@ -308,4 +308,38 @@ async fn a_version_that_takes_over_is_held_against_its_own_training_data() {
     assert!(cortex.flagged.last().is_some_and(|bin| bin / BINS_PER_S <= 13), "{:?}", cortex.flagged.last());
     cortex.rig.close().await;
     server.stop().await;
+}
+
+/// The bins that are flagged while a recording's first `seconds` are played.
+async fn flagged(name: &str, signal: &str, pipeline: &str, seconds: i64) -> Option<Vec<u64>> {
+    let folder = recordings::third_party(name)?;
+    let recording = replay::open(&folder).expect("the recording is read").first(seconds * 1_000_000_000);
+    let server = Setup::bare().bundled().start().await;
+    let report = play_grpc(&server, &recording, pipeline, &[signal], 5000.0).await;
+    server.stop().await;
+    let flags = (report.answers.first_bin..).zip(&report.answers.flags);
+    let is_flagged = |flags: &Option<Flags>| flags.is_some_and(|flags| flags.has(Flags::INPUT_SHIFT));
+    Some(flags.filter(|(_, flags)| is_flagged(flags)).map(|(bin, _)| bin).collect())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rat_on_its_track_is_no_shift_up_to_the_end_that_was_held_out_and_its_rest_afterwards_is() {
+    const TRACK_S: i64 = 900;
+    let Some(flagged) = flagged("hc_linear_track", "spikes", "hippocampus-encoder", TRACK_S + 300).await
+    else {
+        return;
+    };
+    let first = flagged.first().expect("the model has never seen it rest");
+    assert!(*first >= 10 * TRACK_S as u64, "bin {first} of 100 ms, on the track");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_monkey_and_an_eeg_that_were_held_out_are_no_shift() {
+    for (name, signal, pipeline, seconds) in
+        [("m1_reach_pcs", "features", "reach-gru", 779), ("eeg_attention_events", "eeg", "eeg-stimulus", 238)]
+    {
+        if let Some(flagged) = flagged(name, signal, pipeline, seconds).await {
+            assert!(flagged.is_empty(), "{name}: {:?}", &flagged[..1]);
+        }
+    }
 }
