@@ -260,33 +260,34 @@ class Image:
         no_new_privileges = 38
         ctypes.CDLL(None).prctl(no_new_privileges, 1, 0, 0, 0)
 
-    def start(self, words, env, **options):
+    def start(self, words, **options):
         """A process in the image."""
-        return subprocess.Popen(words, env=self.env | env, preexec_fn=self.enter, stdin=subprocess.DEVNULL, **options)
+        return subprocess.Popen(words, env=self.env, preexec_fn=self.enter, **options)
 
-    def run(self, words, env):
-        """A process in the image to its end: its code, and what it wrote."""
-        process = self.start(words, env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        text, _ = process.communicate(timeout=120)
-        return process.returncode, text.strip()
+    def run(self, words, said=None):
+        """A process in the image to its end, told `said`: its code, and what it wrote; errors aside where it succeeds."""
+        process = self.start(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        text, errors = process.communicate(said, timeout=120)
+        return process.returncode, (text if process.returncode == 0 else text + errors).strip()
 
 
-def get(path):
+def get(path, key=None):
     """JSON of the server in this network namespace, by its published port."""
-    with urllib.request.urlopen(f"http://127.0.0.1:8080{path}", timeout=10) as answer:
+    shown = {"authorization": f"Bearer {key}"} if key else {}
+    asked = urllib.request.Request(f"http://127.0.0.1:8080{path}", headers=shown)
+    with urllib.request.urlopen(asked, timeout=10) as answer:
         return json.load(answer)
 
 
 def use(root, stage, volume):
     """The image's life: ready, streamed to, stopped."""
     image = Image(root, stage)
-    env = {"LATENTD_ALLOW_UNAUTHENTICATED": "true"}
     log = volume.parent / "log"
     with log.open("w") as out:
-        server = image.start(image.entry + image.command, env, stdout=out, stderr=subprocess.STDOUT)
+        server = image.start(image.entry + image.command, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT)
     try:
         begun = time.monotonic()
-        while (health := image.run(image.health, env))[0] != 0:
+        while (health := image.run(image.health))[0] != 0:
             expect(server.poll() is None, f"it ended with {server.returncode}:\n{log.read_text()}")
             expect(time.monotonic() - begun < READY_S, f"not healthy after {READY_S} s: {health[1]}")
             time.sleep(0.1)
@@ -294,14 +295,30 @@ def use(root, stage, volume):
         expect(get("/readyz")["ready"], "/readyz is 200 but says otherwise")
         expect(f"\nUid:\t{image.user}\t" in (root / f"proc/{server.pid}/status").read_text(), "another user runs it")
 
-        versions = [(model["name"], each["state"]) for model in get("/v1/models")["models"] for each in model["versions"]]
+        try:
+            get("/v1/models")
+        except urllib.error.HTTPError as refused:
+            expect(refused.code == 401, f"without a key /v1/models is {refused.code}")
+        else:
+            raise Failure("/v1/models is open to who shows no key")
+        code, key = image.run(image.entry + "keys create --name first --scopes stream,read".split())
+        expect(code == 0, f"keys create ended with {code}: {key}")
+        while True:
+            try:
+                models = get("/v1/models", key)["models"]
+                break
+            except urllib.error.HTTPError as refused:
+                expect(refused.code == 401 and time.monotonic() - begun < READY_S, f"with a key it is {refused.code}")
+                time.sleep(0.1)
+        print("who shows no key is refused; a key that was made in the image is heard")
+        versions = [(model["name"], each["state"]) for model in models for each in model["versions"]]
         expect(versions and all(state == "ready" for _, state in versions), f"bundled models: {versions}")
         print(f"{len(versions)} bundled models are ready, on a read-only tree, as user {image.user}")
 
-        play = "replay /recordings/simulated-cortex --pipeline cortex --record --speed max".split()
-        code, text = image.run(image.entry + play, env)
+        play = "replay /recordings/simulated-cortex --pipeline cortex --record --speed max --key-file -".split()
+        code, text = image.run(image.entry + play, key)
         expect(code == 0, f"replay ended with {code}: {text}")
-        runs = get("/v1/runs")["runs"]
+        runs = get("/v1/runs", key)["runs"]
         expect(len(runs) == 1, f"{len(runs)} runs are recorded, expected the one that was streamed")
         print("a recording was streamed, and its run is in the library")
 
@@ -310,7 +327,7 @@ def use(root, stage, volume):
         expect(code == 0, f"{image.stop.name} ended it with {code}:\n{log.read_text()}")
     finally:
         server.kill()
-    code, _ = image.run(image.health, env)
+    code, _ = image.run(image.health)
     expect(code == 1, f"the health check of a server that is gone ended with {code}")
     expect((volume / "latentd.sqlite").is_file(), "the volume holds no library")
     expect(all(json.loads(line) for line in log.read_text().splitlines()), "the log is not JSON")

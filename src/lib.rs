@@ -5,8 +5,10 @@
 
 pub mod domain; // the words as types
 pub mod error; // what a caller is told when something is wrong
+pub mod phrase; // what libraries say of broken bytes, in our words
 pub mod config; // flags, environment and file, proven
 pub mod metrics; // every metric, named once
+pub mod trace; // what requests and steps spent their time on
 pub mod wire; // the schema, and its way to domain and back
 pub mod http; // requests in, answers out
 pub mod grpc; // the same over streams

@@ -153,6 +153,7 @@ pub struct Metrics {
     jobs: IntGaugeVec,
     ready: IntGauge,
     recording_stopped: IntCounter,
+    spans_dropped: IntCounter,
 }
 
 impl Default for Metrics {
@@ -262,6 +263,13 @@ impl Metrics {
                 IntCounter::new(
                     "latentd_recording_stopped_total",
                     "Runs whose recording ended because the journal could not be written.",
+                ),
+            ),
+            spans_dropped: add(
+                r,
+                IntCounter::new(
+                    "latentd_spans_dropped_total",
+                    "Spans that were not exported, because the collector was away or slow.",
                 ),
             ),
             registry,
@@ -382,6 +390,11 @@ impl Metrics {
     /// The recording of so many runs ended because the journal could not be written.
     pub fn recording_stopped(&self, runs: u64) {
         self.recording_stopped.inc_by(runs);
+    }
+
+    /// So many spans were not exported.
+    pub fn spans_dropped(&self, spans: u64) {
+        self.spans_dropped.inc_by(spans);
     }
 
     /// A job was made, and waits.
@@ -609,6 +622,7 @@ mod tests {
             ("latentd_recording_stopped_total", "counter"),
             ("latentd_rejected_total", "counter"),
             ("latentd_sessions", "gauge"),
+            ("latentd_spans_dropped_total", "counter"),
             ("latentd_store_seconds", "histogram"),
             ("latentd_subscriber_dropped_total", "counter"),
         ];
@@ -780,6 +794,7 @@ mod tests {
         metrics.store_seconds(StoreOp::Append, 0.002);
         metrics.ready(true);
         metrics.recording_stopped(2);
+        metrics.spans_dropped(5);
         metrics.job_queued(JobKind::Replay);
         metrics.job_moved(JobKind::Replay, JobState::Queued, JobState::Running);
         let pipeline = metrics.pipeline(&"reach".into());
@@ -798,6 +813,7 @@ mod tests {
             ("latentd_journal_oldest_seconds", 1.5),
             ("latentd_ready", 1.0),
             ("latentd_recording_stopped_total", 2.0),
+            ("latentd_spans_dropped_total", 5.0),
             ("latentd_store_seconds_bucket{op=\"append\",le=\"0.00158\"}", 0.0),
             ("latentd_store_seconds_bucket{op=\"append\",le=\"0.00251\"}", 1.0),
             ("latentd_jobs{kind=\"replay\",state=\"queued\"}", 0.0),

@@ -4,6 +4,8 @@
 //! (`session.id run.id model.name model.version bin.index frame.seq batch.rows lag_us request.id`).
 //! Must not know: what is logged. No neural data, key or label text goes into a log, at any level.
 
+pub mod otlp; // traces, to a collector
+
 use tracing::Subscriber;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::{EnvFilter, fmt};

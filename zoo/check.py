@@ -4,18 +4,20 @@
 For every `models/<model>/<version>`: the size, the batch axes, the manifest's names,
 the example replayed bin by bin, batch 7 against batch 1, the step against the same
 model over a whole trial (`zoo/trials/`), the recordings in `[provenance]` by digest;
-then the reference vectors from raw counts. What needs third parties' recordings is
-left out, in a printed line, where they are missing.
+then the reference vectors from raw counts, and each raw trial made again. What needs
+third parties' recordings is left out, in a printed line, where they are missing.
 """
 
 import sys
 import tempfile
 import tomllib
+from pathlib import Path
 
 import cortex
 import data
 import graph
 import numpy as np
+import parity
 import real
 import recording
 from safetensors.numpy import load_file
@@ -136,6 +138,24 @@ def check_held_out():
             yield "the committed recording is not what zoo/cortex.py makes from its seed"
 
 
+def check_parity():
+    """Faults of the raw trials: each model has one, which must be what zoo/parity.py makes."""
+    with tempfile.TemporaryDirectory() as made:
+        for model, write in parity.trials().items():
+            made_here, committed = Path(made) / model, graph.MODELS / model / "1" / "parity"
+            made_here.mkdir()
+            write(made_here)
+            if recording.digest(made_here / "recording") != recording.digest(committed / "recording"):
+                yield f"the raw data of {model} are not what zoo/parity.py makes"
+            want = load_file(made_here / "expected.safetensors")
+            got = load_file(committed / "expected.safetensors")
+            if set(got) != set(want) or any(difference(got[name], want[name]) > 0 for name in want):
+                yield f"what is expected of {model} is not what zoo/parity.py makes"
+    for folder in graph.MODELS.glob("*/[0-9]*"):
+        if not (folder / "parity").is_dir():
+            yield f"{folder.parent.name}/{folder.name} has no raw trial"
+
+
 def main():
     """Print each fault and the count of what held."""
     if not data.receptor_folder():
@@ -145,6 +165,7 @@ def main():
         print(f"not checked: the recordings {', '.join(missing)} are missing (LATENTD_RECORDINGS says where)")
     digests = known_digests()
     reports = [("zoo/reference", check_references()), ("zoo/recordings", check_held_out())]
+    reports.append(("parity", check_parity()))
     for path in sorted(graph.MODELS.glob("*/model.toml")):
         manifest = tomllib.loads(path.read_text())
         learnt = {part["recording"] for part in manifest["provenance"]["trained_on"]}

@@ -116,6 +116,7 @@ impl Keys {
             key: Some(key.id),
             scopes: key.scopes,
             request_id: request_id.into(),
+            span: None,
         })
     }
 
@@ -187,7 +188,10 @@ mod tests {
         assert!(admit(&keys, &[&shown], READ).is_err(), "it was not looked for yet");
         keys.look().await.unwrap();
         let who = admit(&keys, &[&shown], READ).unwrap();
-        assert_eq!(who, Caller { name: "rig-3".into(), key: Some(key.id), scopes, request_id: "r1".into() });
+        assert_eq!(
+            who,
+            Caller { name: "rig-3".into(), key: Some(key.id), scopes, request_id: "r1".into(), span: None }
+        );
         assert_eq!(admit(&keys, &[&shown], Need::Key), Ok(who.clone()));
         let refused = admit(&keys, &[&shown], Need::Scope(Scope::Admin)).unwrap_err();
         assert_eq!(refused.kind, Kind::Forbidden);

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::beside;
 use super::models::Models;
+use super::{beside, is_large};
 use crate::batch::{Full, Guests};
 use crate::domain::caller::Caller;
 use crate::error::{Fault, Kind};
@@ -29,7 +29,7 @@ impl Infer {
     }
 
     /// One request on named tensors.
-    /// Errors: `not_found` (model, version), `invalid` (names, dtypes, shapes), `overloaded`, `deadline`, `unavailable`.
+    /// Errors: `not_found` (model, version, output), `invalid` (names, dtypes, shapes), `overloaded`, `deadline`, `unavailable`.
     pub async fn infer(
         &self,
         _: &Caller,
@@ -40,7 +40,7 @@ impl Infer {
         let guests = Arc::clone(&self.guests);
         let limits = Limits { rows: guests.limit(), shared_bytes: self.shared_bytes };
         let bytes = ask.inputs.values().map(bytes).sum();
-        let placed = beside(bytes, move || {
+        let placed = beside(is_large(bytes), move || {
             let named = ask.inputs.iter().map(|(name, sent)| Ok((name.clone(), tensor::host(name, sent)?)));
             let given: BTreeMap<_, _> = named.collect::<Result<_, Fault>>()?;
             let bound = OneShot::bind(version, given, &ask.outputs, limits)?;
@@ -50,7 +50,7 @@ impl Infer {
         .await?;
         let answered = placed.run().await?;
         let version = answered.version();
-        beside(bytes, move || {
+        beside(is_large(bytes), move || {
             let outputs = answered.outputs().into_iter();
             let outputs = outputs.map(|(name, host)| (name, tensor::message(&host))).collect();
             Ok(v1::InferReply { outputs, version })

@@ -3,7 +3,6 @@
 use crate::domain::caller::Caller;
 use crate::domain::ids::RunId;
 use crate::domain::output::{EventKind, OutputSpec};
-use crate::domain::tensor::Tensor;
 use crate::domain::time::BinGrid;
 use crate::error::{Fault, Kind, clip};
 use crate::store::query::Stretch;
@@ -143,7 +142,7 @@ impl Library {
         }
         let dims = wanted.dims.as_deref();
         let elements = dims.map_or_else(|| elements(&spec), <[usize]>::len);
-        let mut thinner = Thinner::new(from, to, max_points, spec.dtype, elements);
+        let mut thinner = Thinner::new(from, to, max_points, spec.dtype);
         let points = (to - from).div_ceil(thinner.width());
         let point_bytes = 3 * elements * spec.dtype.size_bytes();
         if points.saturating_mul(point_bytes as u64) > OUTPUTS_LIMIT_BYTES as u64 {
@@ -156,10 +155,10 @@ impl Library {
         let mut pieces = pieces.ok_or_else(|| no_run(run))?;
         while let Some(piece) = pieces.next().await.map_err(away)? {
             let piece = selected(piece, dims);
-            let shape = [piece.n as usize, elements];
-            let values = Tensor::from_bytes(piece.dtype, &shape, &piece.values)
-                .ok_or_else(|| Fault::new(Kind::Internal, "a piece is not as long as its bins"))?;
-            thinner.push(piece.first_bin, &piece.flags, &values);
+            if piece.values.len() != piece.n as usize * elements * piece.dtype.size_bytes() {
+                return Err(Fault::new(Kind::Internal, "a piece is not as long as its bins"));
+            }
+            thinner.push(piece.first_bin, &piece.flags, &piece.values);
         }
         Ok(values(&record, spec, Vec::new(), dims)?.thinned(&thinner.finish()))
     }
@@ -198,7 +197,7 @@ impl Library {
             kind: entry.kind.word().into(),
             signal: entry.signal.map(|signal| signal.to_string()).unwrap_or_default(),
             from_bin: entry.from_bin,
-            to_bin: entry.to_bin,
+            to_bin: entry.to_bin.or(entry.from_bin),
             count: entry.count,
             first_ns: entry.first_ns,
             last_ns: entry.last_ns,

@@ -11,6 +11,8 @@ use tokio::sync::oneshot;
 use tokio_util::task::TaskTracker;
 
 use super::models::Models;
+use super::thresholds;
+use super::{beside, is_large};
 use crate::domain::caller::Caller;
 use crate::domain::ids::{RunId, SessionId};
 use crate::domain::output::OutputSpec;
@@ -25,8 +27,10 @@ use crate::pipeline::plan::Plan;
 use crate::recorder::Recorder;
 use crate::session::switching::{pinned, state_of};
 use crate::session::{Attachment, Made, Session, Sink, Table, Writer};
+use crate::signal;
 use crate::signal::aligner::Aligner;
 use crate::store::run::{Pinned, RunHead};
+use crate::trace::Tracer;
 use crate::wire::open::{PipelineDefaults, output_message, resolve, resolved};
 use crate::wire::told::Told;
 use crate::wire::v1;
@@ -56,6 +60,7 @@ pub struct Live {
     models: Arc<Models>,
     recorder: Recorder,
     limits: LiveLimits,
+    tracer: Tracer,
     pub(super) table: Table,
     /// Tasks that sessions need: waits, durable answers.
     tasks: TaskTracker,
@@ -63,9 +68,9 @@ pub struct Live {
 
 impl Live {
     /// No session is open yet.
-    pub fn new(models: Arc<Models>, recorder: Recorder, limits: LiveLimits) -> Self {
+    pub fn new(models: Arc<Models>, recorder: Recorder, limits: LiveLimits, tracer: Tracer) -> Self {
         let table = Table::new(limits.max_sessions);
-        Self { models, recorder, limits, table, tasks: TaskTracker::new() }
+        Self { models, recorder, limits, tracer, table, tasks: TaskTracker::new() }
     }
 
     /// Opens a session, or with `dry_run` only says what it would be. One whose caller has left by then (its deadline
@@ -98,17 +103,10 @@ impl Live {
         self.table.has_room()?;
         let versions: BTreeMap<String, u32> = ask.versions.clone().into_iter().collect();
         let plan = Arc::new(self.models.plan(&ask.pipeline, &versions)?);
-        let defaults = PipelineDefaults {
-            signals: plan.declared_signals(),
-            deadline_ms: plan.deadline_ms,
-            width_ns: plan.width_ns().map(NonZeroU64::get),
-            seed: random_u64()?,
-        };
-        let open = resolve(&ask, &defaults)?;
-        let width_ns = width(&plan, &open)?;
-        let (aligner, warnings) = aligner(&plan, &open, width_ns)?;
+        let (open, way) = way_in(&plan, &ask)?;
+        let (aligner, warnings) = aligner(&plan, &open, way)?;
         let outputs = plan.outputs_after(|input| aligner.delay_ms(input));
-        let statics = statics(&plan, &open)?;
+        let statics = statics(&plan, &open, &aligner)?;
         let wanted = plan.outputs_named(&open.outputs)?;
         let recorded = match &open.record {
             Some(record) => plan.outputs_named(&record.outputs)?,
@@ -117,7 +115,7 @@ impl Live {
         let width_ns = aligner.width_ns();
         let width = Duration::from_nanos(width_ns.get());
         let health = Health::new(width_ns, plan.watched_inputs(&aligner), plan.watched_latents());
-        let places = self.models.admit(&plan, width)?;
+        let (places, ingest) = self.models.admit(&plan, width, &form(&open))?;
 
         let session = SessionId::new();
         let run = open.record.as_ref().map(|_| RunId::new());
@@ -185,6 +183,7 @@ impl Live {
             health,
             recorder,
             places,
+            ingest,
             width,
             source_delay,
             deadline: open.deadline_ns.map(Duration::from_nanos),
@@ -194,6 +193,7 @@ impl Live {
             subscriber_buffer: self.limits.subscriber_buffer,
             idle_timeout: Duration::try_from_secs_f64(open.idle_timeout_s).unwrap_or(Duration::MAX),
             meter: self.models.meter(&plan, &open.policies),
+            tracer: self.tracer.clone(),
         };
         let made = Session::new(made, tokens);
         if let Err(fault) = self.table.add(Arc::clone(&made)) {
@@ -204,7 +204,7 @@ impl Live {
             self.tasks.spawn(Arc::clone(&made).give_durable());
         }
         if plan.inputs.len() > 1 {
-            self.tasks.spawn(Arc::clone(&made).close_waited_bins());
+            self.tasks.spawn(close_waited_bins(Arc::clone(&made)));
         }
         tracing::info!(
             session.id = %session,
@@ -249,7 +249,7 @@ impl Live {
     /// One frame by HTTP: consumed, stepped, answered. Errors: by the table of `docs/API.md`.
     pub async fn frame(
         &self,
-        _: &Caller,
+        who: &Caller,
         session: &str,
         frame: v1::Frame,
         received: Stamp,
@@ -257,7 +257,16 @@ impl Live {
         let session = self.table.get(session)?;
         let (name, seq) = (frame.signal.clone(), frame.seq);
         let (give, answer) = oneshot::channel();
-        session.feed([(frame, Sink::Once(give))], Writer::Caller, received);
+        let turn = session.turn().await;
+        let is_long = session.is_long(1).unwrap_or_else(|| is_large(data_bytes(&frame)));
+        let (fed, span) = (Arc::clone(&session), who.span);
+        beside(is_long, move || {
+            fed.feed([(frame, Sink::Once(give))], Writer::Caller, received, span);
+            // Here, so that a caller that leaves does not let the next one overtake.
+            drop(turn);
+            Ok(())
+        })
+        .await?;
         answer.await.map_err(|_| {
             let detail = format!("session {} ended before this frame was answered", session.id);
             Fault::new(Kind::Internal, detail).about(&name, seq)
@@ -265,12 +274,12 @@ impl Live {
     }
 
     /// Makes a stream a writer. Errors: `not_found`, `conflict`, `unavailable`.
-    pub(super) fn attach(&self, _: &Caller, attach: &v1::Attach) -> Result<Attachment, Fault> {
-        self.table.get(&attach.session)?.attach(&attach.writer, attach.signal.as_deref())
+    pub(super) fn attach(&self, who: &Caller, attach: &v1::Attach) -> Result<Attachment, Fault> {
+        self.table.get(&attach.session)?.attach(&attach.writer, attach.signal.as_deref(), who.span)
     }
 
     /// What a session gives, from now on, to one who listens; the last of it says why it ends.
-    /// Errors: `not_found` (session), `invalid` (an unknown output, a rate that is none), `unavailable`.
+    /// Errors: `not_found` (session, output), `invalid` (a rate that is none), `unavailable`.
     pub fn subscribe(
         &self,
         _: &Caller,
@@ -428,6 +437,40 @@ impl Drop for Opening {
     }
 }
 
+/// Bytes of a frame's data that are laid out anew on their way into bins.
+pub(super) fn data_bytes(frame: &v1::Frame) -> usize {
+    frame.tensor.as_ref().map_or(0, |tensor| tensor.raw.len() + size_of_val(&tensor.values[..]))
+}
+
+/// Closes bins when they have waited for long enough, until the session is gone; runs for as long as a session with
+/// several inputs is open.
+async fn close_waited_bins(session: Arc<Session>) {
+    while session.has_waited().await {
+        let late = Arc::clone(&session);
+        let expire = move || {
+            late.expire(Stamp::now());
+            Ok(())
+        };
+        // Why ignored: a session that panics has ended itself, and said so.
+        let _ = beside(session.is_long(1).unwrap_or_default(), expire).await;
+    }
+}
+
+/// What the cost of a session's ingest depends on, beside its pipeline.
+fn form(open: &Open) -> String {
+    let signals = open.signals.iter().map(|spec| {
+        let rate = spec.rate.map(|rate| (rate.num, rate.den));
+        let channels = spec.channels.len();
+        format!(
+            "{:?} {:?} {channels} {rate:?} {}",
+            spec.kind,
+            spec.role,
+            keeps_data(spec.kind, spec.role, open)
+        )
+    });
+    signals.collect::<Vec<_>>().join(", ")
+}
+
 /// What a run's head is made of.
 struct HeadParts<'a> {
     plan: &'a Plan,
@@ -459,7 +502,17 @@ fn source_delay(plan: &Plan, open: &Open) -> Duration {
     Duration::try_from_secs_f64(ms / 1e3).unwrap_or(Duration::MAX)
 }
 
-fn aligner(plan: &Plan, open: &Open, width_ns: NonZeroU64) -> Result<(Aligner, Vec<String>), Fault> {
+/// A session as asked for, and the way of its signals into bins.
+/// Errors: `invalid`, naming the field, what was expected and what was found.
+pub fn way_in(plan: &Plan, ask: &v1::OpenRequest) -> Result<(Open, signal::plan::Plan), Fault> {
+    let defaults = PipelineDefaults {
+        signals: plan.declared_signals(),
+        deadline_ms: plan.deadline_ms,
+        width_ns: plan.width_ns().map(NonZeroU64::get),
+        seed: random_u64()?,
+    };
+    let open = resolve(ask, &defaults)?;
+    let width_ns = width(plan, &open)?;
     let mut inputs = Vec::with_capacity(plan.inputs.len());
     for input in &plan.inputs {
         let Some(at) = open.signals.iter().position(|spec| spec.name == input.signal) else {
@@ -478,10 +531,7 @@ fn aligner(plan: &Plan, open: &Open, width_ns: NonZeroU64) -> Result<(Aligner, V
         }
         inputs.push((input.spec(width_ns, spec.kind), Some(at)));
     }
-    let reset_on = plan.reset_on();
-    let rows = plan.input_rows();
-    let names: Vec<String> = plan.inputs.iter().map(|input| input.name.clone()).collect();
-    let plan = crate::signal::plan::Plan {
+    let way = signal::plan::Plan {
         width_ns,
         t0_ns: open.t0_ns,
         policies: open.policies.clone(),
@@ -489,16 +539,21 @@ fn aligner(plan: &Plan, open: &Open, width_ns: NonZeroU64) -> Result<(Aligner, V
         signals: open.signals.clone(),
         inputs,
         trials: open.trials.clone(),
-        reset_on,
+        reset_on: plan.reset_on(),
     };
-    let (aligner, warnings) = Aligner::new(plan)?;
-    for (number, row) in rows.into_iter().enumerate() {
+    Ok((open, way))
+}
+
+fn aligner(plan: &Plan, open: &Open, way: signal::plan::Plan) -> Result<(Aligner, Vec<String>), Fault> {
+    let (mut aligner, warnings) = Aligner::new(way)?;
+    for (number, row) in plan.input_rows().into_iter().enumerate() {
         // A chain may change the number of values; what leaves it must fill the model's row.
         if let Some(width) = aligner.width(number).filter(|width| *width != row) {
-            let field = format!("input `{}`", names[number]);
+            let field = format!("input `{}`", plan.inputs[number].name);
             return Err(Fault::mismatch(field, format!("{row} values per bin"), width.to_string()));
         }
     }
+    thresholds::give(plan, open, &mut aligner)?;
     Ok((aligner, warnings))
 }
 
@@ -508,11 +563,16 @@ pub(super) fn named<'a>(names: impl Iterator<Item = &'a str>) -> String {
     if names.is_empty() { "none".into() } else { names.join(", ") }
 }
 
-/// Static inputs in the plan's order; one that is not required and not given is 0.
-fn statics(plan: &Plan, open: &Open) -> Result<Vec<Tensor>, Fault> {
-    if let Some(name) = open.statics.keys().find(|name| plan.statics.iter().all(|known| known.name != **name))
-    {
+/// Static inputs in the plan's order; one that is not required and not given is 0. `static` also holds thresholds, which
+/// are the aligner's.
+fn statics(plan: &Plan, open: &Open, aligner: &Aligner) -> Result<Vec<Tensor>, Fault> {
+    let is_known = |name: &String| {
+        plan.statics.iter().any(|known| known.name == *name) || thresholds::input_of(plan, name).is_some()
+    };
+    if let Some(name) = open.statics.keys().find(|name| !is_known(name)) {
+        let of_crossings = thresholds::names(plan, aligner);
         let there_are = plan.statics.iter().map(|known| known.name.as_str());
+        let there_are = there_are.chain(of_crossings.iter().map(String::as_str));
         let expected = format!("a static input of the pipeline ({})", there_is(name, there_are));
         return Err(Fault::mismatch("static", expected, format!("`{}`", clip(name))));
     }

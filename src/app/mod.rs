@@ -7,6 +7,7 @@ pub mod infer; // rows without a session
 pub mod library; // runs and their results
 pub mod live; // sessions and frames
 pub mod talk; // a rig's stream
+mod thresholds; // of crossings, given at open
 mod columns; // frames whose rows came as columns
 pub mod models; // the registry and pipelines
 
@@ -18,6 +19,7 @@ use crate::access::Keys;
 use crate::domain::caller::{Caller, Need};
 use crate::error::Fault;
 use crate::metrics::Metrics;
+use crate::trace::Tracer;
 use crate::wire::v1;
 
 /// All use cases. Cheap to clone.
@@ -35,6 +37,8 @@ pub struct App {
     pub library: Arc<library::Library>,
     /// What is measured.
     pub metrics: Arc<Metrics>,
+    /// Takes what is traced.
+    pub tracer: Tracer,
     /// Largest HTTP body (bytes).
     pub body_limit: usize,
     /// Whether requests should be sent here.
@@ -75,13 +79,18 @@ impl App {
 /// More bytes than this are read, copied and written beside the runtime's threads: frames are stepped on those.
 const LARGE_BYTES: usize = 64 << 10;
 
-/// Does work on so many bytes: here, or beside the runtime's threads where it takes long.
+/// Whether work on so many bytes takes long.
+pub fn is_large(bytes: usize) -> bool {
+    bytes > LARGE_BYTES
+}
+
+/// Does work: here, or beside the runtime's threads where it takes long.
 /// Errors: the work's own; `internal` if it panics there.
 pub async fn beside<T: Send + 'static>(
-    bytes: usize,
+    is_long: bool,
     work: impl FnOnce() -> Result<T, Fault> + Send + 'static,
 ) -> Result<T, Fault> {
-    if bytes <= LARGE_BYTES {
+    if !is_long {
         return work();
     }
     tokio::task::spawn_blocking(work).await.map_err(|_| Fault::panicked())?

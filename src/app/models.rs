@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use crate::batch::{Place, Pool, Refused};
+use crate::batch::{Ingest, Place, Pool, Refused};
 use crate::domain::caller::Caller;
 use crate::domain::ids::{ModelName, Version};
 use crate::domain::settings::{Policies, SwitchState};
@@ -131,7 +131,17 @@ impl Models {
         }
         let pinned = spec.stages.iter().map(|stage| {
             let asked = versions.get(stage.name.as_str()).copied().map(Version);
-            self.registry.version(stage.model.as_str(), asked.or(stage.version))
+            let found = self.registry.version(stage.model.as_str(), asked.or(stage.version));
+            found.map_err(|lookup| match Fault::from(lookup) {
+                // What its file names and there is not is the pipeline's fault, not the caller's.
+                fault if fault.kind == Kind::NotFound && asked.is_none() && stage.model.as_str() != name => {
+                    Fault::new(
+                        Kind::Invalid,
+                        format!("pipeline {name}, stage {}: {}", stage.name, fault.detail),
+                    )
+                }
+                fault => fault,
+            })
         });
         let pinned = pinned.collect::<Result<Vec<_>, _>>()?;
         Plan::compile(&spec, pinned)
@@ -143,11 +153,17 @@ impl Models {
         Ok(self.registry.version(name, number.map(Version))?)
     }
 
-    /// Places in the lanes of a plan for a session of such bins. Errors: `overloaded`, `unavailable`.
-    pub fn admit(&self, plan: &Plan, width: Duration) -> Result<Vec<Place>, Fault> {
+    /// Places in the lanes of a plan for a session of such bins, and what the ingest of its signals, `form`, will cost.
+    /// Errors: `overloaded`, `unavailable`.
+    pub fn admit(&self, plan: &Plan, width: Duration, form: &str) -> Result<(Vec<Place>, Ingest), Fault> {
+        let stages =
+            plan.stages.iter().map(|stage| format!("{}/{}", stage.version.model, stage.version.version));
+        let shape = format!("{} {width:?} {form}", stages.collect::<Vec<_>>().join(" "));
+        let ingest = self.pool.ingest(&shape, 1.0 / width.as_secs_f64());
         let asked: Vec<_> =
             plan.stages.iter().map(|stage| (Arc::clone(&stage.lane), rows_per_s(stage, width))).collect();
-        self.pool.admit(&asked).map_err(no_place)
+        let places = self.pool.admit(&asked, &ingest).map_err(no_place)?;
+        Ok((places, ingest))
     }
 
     /// A version that is to take over in a stage of a running session, and a place in its lane.
@@ -230,7 +246,7 @@ fn rows_per_s(stage: &Stage, width: Duration) -> f64 {
 
 fn no_place(refused: Refused) -> Fault {
     match refused {
-        Refused::Overload(_) => {
+        Refused::Overload { .. } => {
             let detail = format!("{refused}, over load_limit; close sessions, or try later");
             Fault::new(Kind::Overloaded, detail).retry_after(1000.0)
         }

@@ -2,13 +2,15 @@
 //! Enters: what is heard of the rig, in order. Leaves: `attached`, then messages down, then the end.
 //! Owns: the attachment. Must hold: no more is read than the window has room for; a rig that has ended its side still
 //! gets every answer that it is owed; what comes is fed where the talk is polled, so that a lone row runs and is answered
-//! without a hop between threads. Must not know: gRPC, WebSocket.
+//! without a hop between threads, unless its preprocessing would hold that thread up. Must not know: gRPC, WebSocket.
 
 use std::sync::Arc;
 
+use futures::future::BoxFuture;
 use futures::{FutureExt as _, Stream, StreamExt as _};
 
-use super::App;
+use super::live::data_bytes;
+use super::{App, beside, is_large};
 use crate::domain::caller::Caller;
 use crate::domain::time::Stamp;
 use crate::error::{Fault, Kind};
@@ -55,8 +57,10 @@ pub struct Place {
 
 /// One attached stream. Dropped, it detaches; the session goes on.
 pub struct Talk<S> {
-    attachment: Attachment,
+    attachment: Arc<Attachment>,
     ups: S,
+    /// Frames that are being fed beside the runtime's threads. Nothing more is heard meanwhile.
+    feeding: Option<BoxFuture<'static, Result<(), Fault>>>,
     state: State,
     metrics: Arc<Metrics>,
     _farewell: Farewell,
@@ -84,7 +88,8 @@ impl Place {
     /// Begins to hear the rig; the talk goes on for as long as it is polled.
     pub fn talk<S: Stream<Item = Heard> + Unpin>(self, ups: S) -> Talk<S> {
         let Self { attachment, metrics, farewell } = self;
-        Talk { attachment, ups, state: State::Fresh, metrics, _farewell: farewell }
+        let attachment = Arc::new(attachment);
+        Talk { attachment, ups, feeding: None, state: State::Fresh, metrics, _farewell: farewell }
     }
 }
 
@@ -101,7 +106,7 @@ impl<S: Stream<Item = Heard> + Unpin> Talk<S> {
             State::Open | State::HalfClosed => {}
         }
         loop {
-            if self.state == State::HalfClosed && self.attachment.is_answered() {
+            if self.state == State::HalfClosed && self.feeding.is_none() && self.attachment.is_answered() {
                 self.state = State::Over;
                 return None;
             }
@@ -122,6 +127,17 @@ impl<S: Stream<Item = Heard> + Unpin> Talk<S> {
                     }
                     Outgoing::End(refused) => return Some(Err(self.over(refused))),
                 },
+                fed = async {
+                    match &mut self.feeding {
+                        Some(feeding) => feeding.await,
+                        None => std::future::pending().await,
+                    }
+                } => {
+                    self.feeding = None;
+                    if let Err(refused) = fed {
+                        return Some(Err(self.over(refused)));
+                    }
+                }
                 heard = self.ups.next(), if listens => {
                     if let Err(refused) = self.take(heard, Stamp::now()) {
                         return Some(Err(self.over(refused)));
@@ -131,9 +147,11 @@ impl<S: Stream<Item = Heard> + Unpin> Talk<S> {
         }
     }
 
-    /// Whether the rig is listened to: not while its window is full, and not once it has ended its side.
+    /// Whether the rig is listened to: not while its window is full or its frames are being fed, and not once it has
+    /// ended its side.
     pub fn listens(&self) -> bool {
-        matches!(self.state, State::Fresh | State::Open) && self.attachment.may_read()
+        let is_open = matches!(self.state, State::Fresh | State::Open);
+        is_open && self.feeding.is_none() && self.attachment.may_read()
     }
 
     /// Detaches, and gives the rig's side back.
@@ -173,8 +191,33 @@ impl<S: Stream<Item = Heard> + Unpin> Talk<S> {
                 None => break,
             }
         }
-        self.attachment.feed(frames, received);
-        broken.map_or(Ok(()), Err)
+        let fed = self.feed(frames, received);
+        broken.map_or(fed, Err)
+    }
+
+    /// Feeds frames: here, so that a lone row is answered without a hop, or beside the runtime's threads where that takes
+    /// long.
+    fn feed(&mut self, frames: Vec<v1::Frame>, received: Stamp) -> Result<(), Fault> {
+        let is_long = || self.attachment.is_long(frames.len());
+        if frames.is_empty() || !is_long().unwrap_or_else(|| is_large(frames.iter().map(data_bytes).sum())) {
+            self.attachment.feed(frames, received);
+            return Ok(());
+        }
+        // Held until all is fed: a stream that breaks off has sent these frames before.
+        let attachment = Arc::clone(&self.attachment);
+        let mut feeding = beside(true, move || {
+            attachment.feed(frames, received);
+            Ok(())
+        })
+        .boxed();
+        // Begun here, whether or not the talk is polled again.
+        match feeding.as_mut().now_or_never() {
+            Some(fed) => fed,
+            None => {
+                self.feeding = Some(feeding);
+                Ok(())
+            }
+        }
     }
 }
 

@@ -12,6 +12,7 @@
 pub mod invariance; // what a lone row has, has it in a batch? and how long does it take?
 mod flight; // the rows of a run in progress
 mod gather; // rows to batch and back
+mod ingest; // what sessions cost before their rows come here
 mod hand; // tells owners, never recursing
 mod lane; // one model's queue and instances
 mod machine; // an instance with its buffers
@@ -28,6 +29,7 @@ mod watchdog; // ends runs that take too long
 mod tests;
 
 pub use gather::{outputs_of, repeated, rows_of};
+pub use ingest::Ingest;
 pub use lane::{Lane, Rebuild};
 pub use observer::{LaneObserver, Observer, Silent};
 pub use place::{Full, Guests, Load, Place, Refused};

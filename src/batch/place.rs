@@ -114,17 +114,35 @@ impl Guests {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Load {
     /// Σ rows/s × run time per row, in the batch that the rows will ride in.
-    pub busy: f64,
+    pub runs: f64,
+    /// Σ bins/s × time that a bin's data take before its rows reach a lane.
+    pub ingest: f64,
     /// What is allowed: workers × `load_limit`.
     pub limit: f64,
+}
+
+impl Load {
+    /// All of it.
+    pub fn busy(&self) -> f64 {
+        self.runs + self.ingest
+    }
 }
 
 /// Why places were not given.
 #[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
 pub enum Refused {
     /// The load would pass its limit.
-    #[error("load would be {:.2} of {:.2} threads", .0.busy, .0.limit)]
-    Overload(Load),
+    #[error(
+        "load would be {:.2} of {:.2} threads: {:.2} for runs of models, {:.2} for ingest (preprocessing), of which \
+         {new_ingest:.2} for the new session, by what the last such took",
+        load.busy(), load.limit, load.runs, load.ingest
+    )]
+    Overload {
+        /// With the new session in it.
+        load: Load,
+        /// The new session's part of `load.ingest`.
+        new_ingest: f64,
+    },
     /// A lane is closed: the server is stopping.
     #[error("the server is stopping")]
     Closed,

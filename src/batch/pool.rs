@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
+use super::ingest::{Ingest, Shapes};
 use super::lane::{Lane, Rebuild};
 use super::mender::Mender;
 use super::observer::Observer;
@@ -75,6 +76,7 @@ pub(super) struct Core {
     in_flight: AtomicUsize,
     stopping: AtomicBool,
     lanes: Mutex<Vec<Weak<Lane>>>,
+    shapes: Shapes,
     /// Taken while places are counted and given, so that two opens cannot both get the last of the load.
     admission: Mutex<()>,
     threads: Mutex<Threads>,
@@ -164,6 +166,7 @@ impl Pool {
             in_flight: AtomicUsize::new(0),
             stopping: AtomicBool::new(false),
             lanes: Mutex::default(),
+            shapes: Shapes::default(),
             admission: Mutex::new(()),
             threads: Mutex::default(),
         });
@@ -191,24 +194,36 @@ impl Pool {
         lane
     }
 
-    /// Places for one session: on each lane, at so many rows per second. All or none: refused if the load would pass
-    /// its limit, or a lane is closed.
-    pub fn admit(&self, asked: &[(Arc<Lane>, f64)]) -> Result<Vec<Place>, Refused> {
+    /// What the ingest of a session costs that has this shape (any text: sessions with the same cost alike) and so many
+    /// bins per second. It counts for nothing until the session is admitted.
+    pub fn ingest(&self, shape: &str, bins_per_s: f64) -> Ingest {
+        self.core.shapes.ingest(shape, bins_per_s, self.core.inline)
+    }
+
+    /// Places for one session: on each lane, at so many rows per second; and its ingest counts from now on. All or none:
+    /// refused if the load would pass its limit, or a lane is closed.
+    pub fn admit(&self, asked: &[(Arc<Lane>, f64)], ingest: &Ingest) -> Result<Vec<Place>, Refused> {
         let _one_at_a_time = self.core.admission.lock();
         if asked.iter().any(|(lane, _)| !lane.is_open()) {
             return Err(Refused::Closed);
         }
-        let nobody_is_in = self.load().busy == 0.0;
+        let nobody_is_in = self.load().busy() == 0.0;
         let places: Vec<Place> =
             asked.iter().map(|(lane, rows_per_s)| Place::on_lane(Arc::clone(lane), *rows_per_s)).collect();
+        ingest.enter();
         let mut load = self.load();
-        if load.busy > load.limit && nobody_is_in {
+        if load.busy() > load.limit && nobody_is_in {
             // Why: where nothing runs, nothing corrects times that were measured while the machine was busy otherwise,
-            // and a slow moment would shut the door for ever.
+            // and a slow moment would shut the door for ever. Ingest is not held against one who is alone: it takes one
+            // thread at most, and nobody else's.
             asked.iter().for_each(|(lane, _)| lane.busy_times.back_to_least());
-            load = self.load();
+            load = Load { ingest: 0.0, ..self.load() };
         }
-        if load.busy > load.limit { Err(Refused::Overload(load)) } else { Ok(places) }
+        if load.busy() <= load.limit {
+            return Ok(places);
+        }
+        ingest.leave();
+        Err(Refused::Overload { load, new_ingest: ingest.busy() })
     }
 
     /// A place for a session that goes on another lane instead of the one where it has `leaves`, which it keeps until it
@@ -222,14 +237,14 @@ impl Pool {
         let before = self.load();
         let (place, load) = leaves.set_aside(|| (Place::on_lane(lane, rows_per_s), self.load()));
         // The sum's order is another; that is no larger load.
-        let most = load.limit.max(before.busy) * (1.0 + 1e-9);
-        if load.busy > most { Err(Refused::Overload(load)) } else { Ok(place) }
+        let most = load.limit.max(before.busy()) * (1.0 + 1e-9);
+        if load.busy() > most { Err(Refused::Overload { load, new_ingest: 0.0 }) } else { Ok(place) }
     }
 
     /// What the open sessions cost, and what they may.
     pub fn load(&self) -> Load {
-        let limit = self.core.budget();
-        Load { busy: place::load(&self.core.lanes(), limit), limit }
+        let (limit, ingest) = (self.core.budget(), self.core.shapes.busy());
+        Load { runs: place::load(&self.core.lanes(), limit - ingest), ingest, limit }
     }
 
     /// Threads that are stuck in the engine, in runs that were given up.

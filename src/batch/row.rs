@@ -117,6 +117,8 @@ pub struct Onward {
 pub struct Ran {
     /// From `submit` (or from being handed on) to the start of the run that answered it.
     pub queued: Duration,
+    /// When that run began.
+    pub started: Instant,
     /// Of the run, all rows together.
     pub compute: Duration,
     /// Rows that shared the run, padding not counted.

@@ -136,7 +136,7 @@ impl Hands {
                 let mut entries = std::mem::take(&mut self.entries);
                 for entry in entries.drain(..) {
                     let queued = t_start.saturating_duration_since(entry.t_queued);
-                    self.answer(entry, Ok(Ran { queued, compute, rows }));
+                    self.answer(entry, Ok(Ran { queued, started: t_start, compute, rows }));
                 }
                 self.entries = entries;
                 lane.busy_times.learn(rows, t_claim.elapsed());

@@ -154,7 +154,7 @@ pub struct ReplayArgs {
     /// The server's gRPC address
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8081")]
     pub grpc: String,
-    /// A file with an API key (`latentd keys create`), where the server asks for one
+    /// A file with an API key (`latentd keys create`), where the server asks for one; `-` for standard input
     #[arg(long, value_name = "FILE")]
     pub key_file: Option<std::path::PathBuf>,
     /// In real time, or as fast as it is answered

@@ -10,6 +10,7 @@ pub mod keys; // API keys
 pub mod demo; // rigs side by side
 pub mod queries; // curl lines, and their proof
 pub mod models; // a look at a repository
+pub mod parity; // raw trials of its versions, played
 pub mod ready; // a server asked whether it is ready
 pub mod replay; // a recording played as a rig
 pub mod serve; // the server
@@ -107,6 +108,9 @@ pub enum Models {
         /// The model repository
         #[arg(value_name = "DIR", default_value = "models")]
         dir: std::path::PathBuf,
+        /// Play each version's raw trial through a server too; where it differs, say the first place that does
+        #[arg(long)]
+        parity: bool,
     },
     /// Write the ONNX graph that is really run, to standard output
     Graph {
@@ -147,15 +151,20 @@ fn in_runtime(work: impl Future<Output = ExitCode>) -> ExitCode {
 
 /// Says what went wrong, with its causes, in one line on stderr.
 fn fail(error: &dyn std::error::Error) -> ExitCode {
-    let mut sentence = format!("latentd: {error}");
+    // Why ignored: there may be nobody to read stderr; the exit code says it all the same.
+    let _ = writeln!(std::io::stderr(), "latentd: {}", with_causes(error));
+    ExitCode::FAILURE
+}
+
+/// An error with its causes, in one line.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut sentence = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
         sentence.push_str(&format!(": {cause}"));
         source = cause.source();
     }
-    // Why ignored: there may be nobody to read stderr; the exit code says it all the same.
-    let _ = writeln!(std::io::stderr(), "{sentence}");
-    ExitCode::FAILURE
+    sentence
 }
 
 #[cfg(test)]
@@ -194,7 +203,9 @@ mod tests {
             Cli::Models(models) => models,
             other => panic!("{other:?}"),
         };
-        assert_eq!(read("latentd models check zoo"), Models::Check { dir: "zoo".into() });
+        assert_eq!(read("latentd models check zoo"), Models::Check { dir: "zoo".into(), parity: false });
+        let played = Models::Check { dir: "models".into(), parity: true };
+        assert_eq!(read("latentd models check --parity"), played);
         assert_eq!(read("latentd models list"), Models::List { dir: "models".into() });
         let graph = Models::Graph { model: "gru".into(), version: Some(2), models: "models".into() };
         assert_eq!(read("latentd models graph gru --version 2"), graph);

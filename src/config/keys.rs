@@ -36,6 +36,9 @@ impl Key {
 /// Environment variable by which ONNX Runtime's library is commonly named; `LATENTD_ONNXRUNTIME` comes before it.
 pub const ORT_DYLIB_PATH: &str = "ORT_DYLIB_PATH";
 
+/// Environment variable by which a collector is commonly named; `LATENTD_OTLP_ENDPOINT` comes before it.
+pub const OTEL_ENDPOINT: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
+
 const PLACES: &str = "Where things are";
 const LANES: &str = "Lanes and admission";
 const SESSIONS: &str = "Sessions and streams";
@@ -43,6 +46,7 @@ const DOOR: &str = "Limits at the door";
 const POSTGRES: &str = "A library in PostgreSQL";
 const RECORDING: &str = "Recording and repository";
 const STOPPING: &str = "Stopping and logging";
+const TRACES: &str = "Traces";
 
 const fn key(
     heading: &'static str,
@@ -90,14 +94,20 @@ pub const KEYS: &[Key] = &[
         "Threads that run CPU lanes; by default the cores granted - 1, at least 1",
     ),
     key(LANES, "max_sessions", "N", "10000", "Open sessions; one more is refused (429)"),
-    key(LANES, "load_limit", "SHARE", "0.8", "Share of the workers' time up to which sessions are admitted"),
+    key(
+        LANES,
+        "load_limit",
+        "SHARE",
+        "0.8",
+        "Share of the workers' time up to which sessions are admitted, by runs of their models and ingest",
+    ),
     key(LANES, "queue", "ROWS", "256", "Places for rows without a session; one more is refused (429)"),
     key(
         LANES,
         "inline_us",
         "US",
         "50",
-        "A lone row runs in place where its model's measured run is under this; 0 never",
+        "A lone row runs in place where its model's measured run is under this, and frames are fed in place under 4 times this; 0 never",
     ),
     key(
         LANES,
@@ -190,6 +200,20 @@ pub const KEYS: &[Key] = &[
         "error, warn, info, debug, trace, or directives (`info,latentd::batch=debug`)",
     ),
     key(STOPPING, "log_format", "FORMAT", "text", "text or json"),
+    key(
+        TRACES,
+        "otlp_endpoint",
+        "URL",
+        "",
+        "Collector that takes traces by OTLP over gRPC (also OTEL_EXPORTER_OTLP_ENDPOINT): http://HOST:4317; none: no traces",
+    ),
+    key(
+        TRACES,
+        "otlp_sample",
+        "SHARE",
+        "0.01",
+        "Share of steps that are traced, from 0 to 1; requests all are",
+    ),
 ];
 
 /// The key of that name.

@@ -150,6 +150,10 @@ pub struct Config {
     pub log_level: String,
     /// How the log is written.
     pub log_format: LogFormat,
+    /// Collector that takes traces. `None`: nothing is traced.
+    pub otlp_endpoint: Option<String>,
+    /// Share of steps that are traced; in [0, 1].
+    pub otlp_sample: f64,
     table: Vec<Row>,
 }
 
@@ -266,6 +270,8 @@ impl Reader {
             drain: self.duration("drain_s", 0.0, 86_400.0),
             log_level: self.log_level(),
             log_format: self.log_format(),
+            otlp_endpoint: self.collector(),
+            otlp_sample: self.share_or_none("otlp_sample"),
             table: Vec::new(),
         };
         let place = |row: &Row| KEYS.iter().position(|key| key.name == row.key);
@@ -384,17 +390,33 @@ impl Reader {
     }
 
     fn endpoint(&mut self) -> Option<String> {
-        let item = self.item("endpoint");
+        self.origin(
+            "endpoint",
+            &["https://", "http://"],
+            "a URL without path, like https://latentd-3.lab.example:8443",
+        )
+    }
+
+    fn collector(&mut self) -> Option<String> {
+        self.origin(
+            "otlp_endpoint",
+            &["http://"],
+            "a collector's address for OTLP over gRPC without TLS, like http://127.0.0.1:4317 (one beside latentd \
+             brings it on with TLS and keys)",
+        )
+    }
+
+    /// A URL of one of the schemes, without a path.
+    fn origin(&mut self, name: &'static str, schemes: &[&str], expected: &str) -> Option<String> {
+        let item = self.item(name);
         if item.text.is_empty() {
             return None;
         }
-        let fits = |text: &str| {
-            let text = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"))?;
-            text.parse::<http::uri::Authority>().ok()
-        };
-        let text = item.text.trim_end_matches('/').to_string();
-        if fits(&text).is_none() || !matches!(item.kind, Kind::Any | Kind::Text) {
-            self.refuse("endpoint", &item, "a URL without path, like https://latentd-3.lab.example:8443");
+        let text = item.text.trim().trim_end_matches('/').to_string();
+        let host = schemes.iter().find_map(|scheme| text.strip_prefix(scheme));
+        let fits = host.is_some_and(|host| host.parse::<http::uri::Authority>().is_ok());
+        if !fits || !matches!(item.kind, Kind::Any | Kind::Text) {
+            self.refuse(name, &item, expected);
         }
         Some(text)
     }
@@ -454,6 +476,15 @@ impl Reader {
         let number: f64 = item.text.trim().parse().ok()?;
         let typed = matches!(item.kind, Kind::Any | Kind::Number);
         (typed && number.is_finite() && fits(number)).then_some(number)
+    }
+
+    /// As `share`, where nothing of it is a choice, too.
+    fn share_or_none(&mut self, name: &'static str) -> f64 {
+        let item = self.item(name);
+        Self::number(&item, |share| (0.0..=1.0).contains(&share)).unwrap_or_else(|| {
+            self.refuse(name, &item, "a number from 0 to 1");
+            0.0
+        })
     }
 
     fn share(&mut self, name: &'static str) -> f64 {
@@ -608,6 +639,7 @@ mod tests {
         assert_eq!(config.subscriber_buffer.get(), 64);
         assert_eq!(config.ping, Duration::from_secs(5));
         assert_eq!(config.dead_after, Duration::from_secs(15));
+        assert_eq!((config.otlp_endpoint, config.otlp_sample), (None, 0.01));
         assert_eq!(config.http, "127.0.0.1:8080".parse().unwrap());
         assert_eq!(config.grpc, "127.0.0.1:8081".parse().unwrap());
         assert_eq!((config.models, config.data), ("models".into(), "data".into()));
@@ -735,6 +767,11 @@ mod tests {
             ("log_level", "infos"),
             ("log_format", "xml"),
             ("endpoint", "lab.example/path"),
+            ("otlp_endpoint", "127.0.0.1:4317"),
+            ("otlp_endpoint", "https://collector:4317"),
+            ("otlp_endpoint", "http://collector:4318/v1/traces"),
+            ("otlp_sample", "1.5"),
+            ("otlp_sample", "-0.1"),
         ] {
             assert!(fault(key, text).contains(&format!("found `{text}`")), "{key}");
         }
@@ -785,7 +822,7 @@ mod tests {
         let error = read_file("window = 3\nqueue = = 4\n").unwrap_err().to_string();
         assert!(error.contains(":2: found"), "{error}");
         let error = read_file("window = 3\nwindow = 4\n").unwrap_err().to_string();
-        assert!(error.contains("duplicate key"), "{error}");
+        assert!(error.contains(":2: found a key that is there twice, expected TOML"), "{error}");
     }
 
     #[test]
@@ -795,6 +832,8 @@ mod tests {
         assert_eq!(read(&[("ORT_DYLIB_PATH", "/a")]).onnxruntime, Some("/a".into()));
         let both = read(&[("ORT_DYLIB_PATH", "/a"), ("LATENTD_ONNXRUNTIME", "/b")]);
         assert_eq!(both.onnxruntime, Some("/b".into()));
+        let common = &[("OTEL_EXPORTER_OTLP_ENDPOINT", "http://a:4317/")];
+        assert_eq!(read(common).otlp_endpoint.as_deref(), Some("http://a:4317"));
     }
 
     #[cfg(unix)]

@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 
 use toml::de::{DeTable, DeValue};
 
-use super::keys::{KEYS, Key, ORT_DYLIB_PATH};
+use super::keys::{KEYS, Key, ORT_DYLIB_PATH, OTEL_ENDPOINT};
 use crate::error::{clip, there_is};
+use crate::phrase::toml::Broken;
 
 /// Where a value was found. The first of these that has one wins.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -112,7 +113,11 @@ pub(super) fn gather(flags: &[(String, String)], env: &dyn Fn(&str) -> Option<Os
         }
     }
     for key in KEYS {
-        let also = (key.name == "onnxruntime").then(|| ORT_DYLIB_PATH.to_string());
+        let also = match key.name {
+            "onnxruntime" => Some(ORT_DYLIB_PATH.to_string()),
+            "otlp_endpoint" => Some(OTEL_ENDPOINT.to_string()),
+            _ => None,
+        };
         for name in std::iter::once(key.env()).chain(also) {
             if let Some(text) = variable(env, &name, key.name, &mut found.bad) {
                 found.put(key, text, Kind::Any, Source::Env(name));
@@ -185,8 +190,8 @@ fn file(path: &Path, found: &mut Found) {
     let table = match DeTable::parse(&text) {
         Ok(table) => table,
         Err(error) => {
-            let line = error.span().map_or(1, |span| line_of(span.start));
-            found.bad.push(whole(line, error.message().to_string(), "TOML"));
+            let broken = Broken::of(&error, &text);
+            found.bad.push(whole(broken.line, broken.why.into(), "TOML"));
             return;
         }
     };

@@ -2,6 +2,7 @@
 
 use super::ids::KeyId;
 use super::signal::word;
+use super::trace::RequestSpan;
 
 word!(
     /// What an API key lets its holder do.
@@ -75,12 +76,20 @@ pub struct Caller {
     pub scopes: Scopes,
     /// Id of the request, for logs and faults.
     pub request_id: String,
+    /// The request's span, where it is traced.
+    pub span: Option<RequestSpan>,
 }
 
 impl Caller {
     /// One who needs no key: on the loopback address, or by configuration.
     pub fn local(request_id: impl Into<String>) -> Self {
-        Self { name: "local".into(), key: None, scopes: Scopes::all(), request_id: request_id.into() }
+        Self {
+            name: "local".into(),
+            key: None,
+            scopes: Scopes::all(),
+            request_id: request_id.into(),
+            span: None,
+        }
     }
 }
 

@@ -112,15 +112,8 @@ impl GraphBuilder {
         outputs: &[&str],
         attributes: impl IntoIterator<Item = Attribute>,
     ) -> &mut Self {
-        let names = |all: &[&str]| all.iter().map(|name| (*name).to_owned()).collect();
-        self.graph.node.push(NodeProto {
-            name: format!("{}_{}", op.to_lowercase(), self.graph.node.len()),
-            op_type: op.into(),
-            input: names(inputs),
-            output: names(outputs),
-            attribute: attributes.into_iter().map(|attribute| attribute.0).collect(),
-            ..NodeProto::default()
-        });
+        let name = format!("{}_{}", op.to_lowercase(), self.graph.node.len());
+        self.graph.node.push(node(&name, op, inputs, outputs, attributes));
         self
     }
 
@@ -198,6 +191,25 @@ pub fn linear_recurrence(m1: &[f32], m2: &[f32], m0: &[f32]) -> Vec<u8> {
         .output("v_next", Dtype::F32, &v)
         .output("vraw", Dtype::F32, &v)
         .bytes()
+}
+
+/// A node of ONNX's own operators.
+pub(super) fn node(
+    name: &str,
+    op: &str,
+    inputs: &[&str],
+    outputs: &[&str],
+    attributes: impl IntoIterator<Item = Attribute>,
+) -> NodeProto {
+    let names = |all: &[&str]| all.iter().map(|name| (*name).to_owned()).collect();
+    NodeProto {
+        name: name.into(),
+        op_type: op.into(),
+        input: names(inputs),
+        output: names(outputs),
+        attribute: attributes.into_iter().map(|attribute| attribute.0).collect(),
+        ..NodeProto::default()
+    }
 }
 
 fn named(name: &str, kind: AttributeType) -> AttributeProto {

@@ -4,6 +4,7 @@
 //! Must not know: ONNX Runtime, manifests, files.
 
 pub mod build; // a plan to bytes
+pub mod nodes; // which node makes what, and a look at a tensor inside
 mod read; // bytes to what a graph takes, gives and needs
 
 pub use self::read::{ExternalTensor, Graph, GraphError, Side, read};

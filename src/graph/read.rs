@@ -14,6 +14,7 @@ use super::proto::{
 use super::{Dim, Signature, TensorInfo};
 use crate::domain::tensor::Dtype;
 use crate::error::clip;
+use crate::phrase::protobuf::Broken;
 
 /// A graph that was read whole: its surface is of tensors that we know, its external files have plain names.
 #[derive(Clone, Debug)]
@@ -78,7 +79,7 @@ pub enum GraphError {
     CutShort {
         /// Bytes that there are.
         len_bytes: usize,
-        /// The message and field, in protobuf's words.
+        /// The fields to it.
         place: String,
     },
     /// A ModelProto without a graph.
@@ -135,7 +136,7 @@ pub enum GraphError {
 
 /// Reads a ModelProto. Nothing is executed; all of its surface and of its references to files is checked here.
 pub fn read(bytes: &[u8]) -> Result<Graph, GraphError> {
-    let model = ModelProto::decode(bytes).map_err(|error| not_a_model(bytes, &error))?;
+    let model = decode(bytes)?;
     let Some(graph) = &model.graph else {
         return Err(match bytes.len() {
             0 => GraphError::NotOnnx { found: "an empty file".into() },
@@ -158,6 +159,11 @@ pub fn read(bytes: &[u8]) -> Result<Graph, GraphError> {
         ir_version: model.ir_version,
         opset: opset.map(|set| set.version),
     })
+}
+
+/// The message alone, whatever it holds.
+pub(super) fn decode(bytes: &[u8]) -> Result<ModelProto, GraphError> {
+    ModelProto::decode(bytes).map_err(|error| not_a_model(bytes, &error))
 }
 
 impl Graph {
@@ -228,13 +234,12 @@ fn element_word(number: i32) -> String {
 }
 
 fn not_a_model(bytes: &[u8], error: &prost::DecodeError) -> GraphError {
-    let words = error.to_string();
-    let place = words.strip_prefix("failed to decode Protobuf message: ").unwrap_or(&words).to_owned();
-    // prost keeps the kind of its errors to itself
-    if place.ends_with("buffer underflow") {
+    let broken = Broken::of(error);
+    if broken.is_cut_short {
+        let place = if broken.path.is_empty() { "at the top".into() } else { format!("`{}`", broken.path) };
         GraphError::CutShort { len_bytes: bytes.len(), place }
     } else {
-        GraphError::NotOnnx { found: format!("{} bytes that are no protobuf ({place})", bytes.len()) }
+        GraphError::NotOnnx { found: format!("{} bytes that are no protobuf: {broken}", bytes.len()) }
     }
 }
 

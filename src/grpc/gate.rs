@@ -1,5 +1,7 @@
-//! Who may make which call: what each method needs, and the key that a call shows in its metadata.
+//! Before every method: who may make which call, by the key that it shows in its metadata; and what each call gets, an
+//! id, a line of the log, a span, and a fault in our words however it ends.
 
+use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -10,11 +12,13 @@ use tonic::Status;
 use tonic::body::Body;
 use tower::Service;
 
-use super::answered;
 use crate::app::App;
 use crate::domain::caller::{Caller, Need, Scope};
 use crate::domain::request::RequestId;
-use crate::error::Fault;
+use crate::domain::time::Stamp;
+use crate::domain::trace::RequestSpan;
+use crate::error::{Fault, Kind};
+use crate::trace::{TRACEPARENT, Value};
 use crate::wire::fault;
 
 const READ: Need = Need::Scope(Scope::Read);
@@ -78,43 +82,112 @@ where
     }
 
     fn call(&mut self, mut request: http::Request<B>) -> Self::Future {
-        let given = request.headers().get("x-request-id").and_then(|value| value.to_str().ok());
-        let id = RequestId::take(given);
-        let who = match self.admit(&request, id.as_str()) {
+        let call = Call::of(&request, &self.app);
+        let who = match self.admit(&request, call.id.as_str()) {
             Ok(who) => who,
             Err(refused) => {
-                self.app.metrics.rejected(refused.kind);
-                return std::future::ready(Ok(answered(&refused, id.as_str()))).boxed();
+                let answer = call.refused(&refused);
+                call.answered(&answer);
+                return std::future::ready(Ok(answer)).boxed();
             }
         };
         tracing::debug!(
-            request.id = %id,
-            rpc.method = request.uri().path(),
+            request.id = %call.id,
+            rpc.method = call.method,
             caller = who.name,
             "gRPC call admitted"
         );
         let revoked = who.key.is_some().then(|| self.app.revoked(&who).boxed());
-        request.extensions_mut().insert(who);
-        let answer = self.inner.call(request);
-        let Some(mut revoked) = revoked else { return answer.boxed() };
-        let metrics = self.app.metrics.clone();
+        request.extensions_mut().insert(Caller { span: call.span, ..who });
+        // A panic of ours is a fault that is told, not a stream that breaks off.
+        let answer = AssertUnwindSafe(self.inner.call(request)).catch_unwind();
         async move {
-            tokio::select! {
-                biased;
-                refused = &mut revoked => {
-                    metrics.rejected(refused.kind);
-                    Ok(answered(&refused, id.as_str()))
-                }
-                answer = answer => Ok(answer?.map(|body| {
-                    let revoked = revoked.map(move |refused| {
-                        metrics.rejected(refused.kind);
-                        fault::status(&refused, id.as_str())
-                    });
-                    Body::new(UntilRevoked { body, revoked: revoked.boxed() })
-                })),
-            }
+            let (answer, revoked) = match revoked {
+                None => (answer.await, None),
+                Some(mut revoked) => tokio::select! {
+                    biased;
+                    refused = &mut revoked => (Ok(Ok(call.refused(&refused))), None),
+                    answer = answer => (answer, Some(revoked)),
+                },
+            };
+            let answer = match answer {
+                Ok(answer) => call.in_our_words(answer?),
+                Err(_) => call.refused(&Fault::panicked()),
+            };
+            call.answered(&answer);
+            let Some(revoked) = revoked else { return Ok(answer) };
+            Ok(answer.map(|body| {
+                let revoked = revoked.map(move |refused| {
+                    call.app.metrics.rejected(refused.kind);
+                    fault::status(&refused, call.id.as_str())
+                });
+                Body::new(UntilRevoked { body, revoked: revoked.boxed() })
+            }))
         }
         .boxed()
+    }
+}
+
+/// What is known of a call beside its messages.
+struct Call {
+    app: App,
+    id: RequestId,
+    method: String,
+    begun: Stamp,
+    span: Option<RequestSpan>,
+}
+
+impl Call {
+    fn of<B>(request: &http::Request<B>, app: &App) -> Self {
+        let header = |name| request.headers().get(name).and_then(|value| value.to_str().ok());
+        Self {
+            app: app.clone(),
+            id: RequestId::take(header("x-request-id")),
+            method: request.uri().path().to_owned(),
+            begun: Stamp::now(),
+            span: app.tracer.request(header(TRACEPARENT)),
+        }
+    }
+
+    /// A response that is this fault alone, counted.
+    fn refused(&self, fault: &Fault) -> http::Response<Body> {
+        self.app.metrics.rejected(fault.kind);
+        let mut response = http::Response::new(Body::default());
+        response.headers_mut().insert(http::header::CONTENT_TYPE, tonic::metadata::GRPC_CONTENT_TYPE);
+        // Why ignored: it fails only for metadata that is no header, and ours is.
+        let _ = fault::status(fault, self.id.as_str()).add_header(response.headers_mut());
+        response
+    }
+
+    /// A status that was made before any of our code ran, with the wire's code and a fault.
+    fn in_our_words(&self, response: http::Response<Body>) -> http::Response<Body> {
+        let status = Status::from_header_map(response.headers());
+        match status.and_then(|status| fault::from_transport(&status)) {
+            Some(fault) => self.refused(&fault),
+            None => response,
+        }
+    }
+
+    /// The call was answered, or a stream's answer begins: a line of the log, and its span.
+    fn answered(&self, answer: &http::Response<Body>) {
+        let took = self.begun.instant.elapsed();
+        let duration_us = took.as_micros() as u64;
+        let kind = answer.headers().get(fault::KIND_TRAILER).and_then(|value| value.to_str().ok());
+        let kind = kind.and_then(Kind::parse);
+        let failed = kind.is_some_and(|kind| kind.codes().0 >= 500);
+        let word = kind.map(Kind::word);
+        if failed {
+            tracing::warn!(request.id = %self.id, rpc.method = self.method, fault.kind = word, duration_us, "gRPC call failed");
+        } else {
+            tracing::debug!(request.id = %self.id, rpc.method = self.method, fault.kind = word, duration_us, "gRPC call answered");
+        }
+        let Some(span) = self.span else { return };
+        let mut attributes = vec![
+            ("request.id", Value::from(self.id.as_str())),
+            ("rpc.method", Value::from(self.method.as_str())),
+        ];
+        attributes.extend(word.map(|word| ("fault.kind", Value::from(word))));
+        self.app.tracer.answered(span, "grpc.request", self.begun, took, attributes, failed);
     }
 }
 

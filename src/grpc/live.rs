@@ -137,7 +137,5 @@ fn down(message: v1::down::Message) -> v1::Down {
 
 /// What broke a stream, in our words.
 fn transport_fault(status: &Status) -> Fault {
-    fault::from_transport(status).unwrap_or_else(|| {
-        Fault::new(Kind::Unavailable, format!("the stream broke off: {}", status.message()))
-    })
+    fault::from_transport(status).unwrap_or_else(|| Fault::new(Kind::Unavailable, "the stream broke off"))
 }

@@ -6,24 +6,20 @@
 
 mod accept; // connections and their limits
 mod live; // the live service
-mod gate; // who may make which call
+mod gate; // what stands before every method
 
 pub use live::LiveService;
 
-use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
-use futures::FutureExt as _;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 use tower::layer::layer_fn;
-use tower::util::{MapFutureLayer, MapResponseLayer};
 
 use crate::app::App;
-use crate::error::Fault;
+use crate::wire::DESCRIPTOR_SET;
 use crate::wire::v1::live_server::LiveServer;
-use crate::wire::{self, DESCRIPTOR_SET};
 use gate::Gate;
 
 /// Limits of the gRPC door.
@@ -70,8 +66,6 @@ pub async fn serve(
     Server::builder()
         .http2_keepalive_interval(Some(limits.ping))
         .http2_keepalive_timeout(Some(limits.dead_after.saturating_sub(limits.ping)))
-        .layer(MapResponseLayer::new(in_our_words))
-        .layer(MapFutureLayer::new(told))
         .layer(layer_fn(move |inner| Gate::new(inner, app.clone(), limits.asks_for_keys)))
         .add_service(live)
         .add_service(health)
@@ -79,30 +73,4 @@ pub async fn serve(
         .add_service(v1alpha)
         .serve_with_incoming_shutdown(incoming, end)
         .await
-}
-
-/// A status that tonic made before any of our code ran, with the wire's code and a fault.
-fn in_our_words<B: Default>(response: http::Response<B>) -> http::Response<B> {
-    let Some(status) = tonic::Status::from_header_map(response.headers()) else { return response };
-    let Some(fault) = wire::fault::from_transport(&status) else { return response };
-    answered(&fault, "")
-}
-
-/// A call that panics is answered `internal`: a fault that is told, not a stream that breaks off.
-async fn told<B: Default, E>(
-    call: impl Future<Output = Result<http::Response<B>, E>>,
-) -> Result<http::Response<B>, E> {
-    match AssertUnwindSafe(call).catch_unwind().await {
-        Ok(ended) => ended,
-        Err(_) => Ok(answered(&Fault::panicked(), "")),
-    }
-}
-
-/// A response that is this fault alone.
-fn answered<B: Default>(fault: &Fault, request_id: &str) -> http::Response<B> {
-    let mut response = http::Response::new(B::default());
-    response.headers_mut().insert(http::header::CONTENT_TYPE, tonic::metadata::GRPC_CONTENT_TYPE);
-    // Why ignored: it fails only for metadata that is no header, and ours is.
-    let _ = wire::fault::status(fault, request_id).add_header(response.headers_mut());
-    response
 }

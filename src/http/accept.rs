@@ -257,6 +257,7 @@ async fn linger(stream: &mut TcpStream) {
 fn own_answer(fault: &Fault, metrics: &Metrics) -> Bytes {
     metrics.rejected(fault.kind);
     let id = RequestId::new();
+    tracing::debug!(request.id = %id, http.status = fault.status, fault.kind = fault.kind.word(), "request refused");
     let body = crate::wire::json::write(&crate::wire::fault::message(fault, id.as_str()));
     let status = http::StatusCode::from_u16(fault.status).unwrap_or(http::StatusCode::BAD_REQUEST);
     let mut head = format!(

@@ -6,8 +6,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 
 use super::message::{ARROW, Ask, Form, Problem, Query, content_type, whole};
-use super::route::query;
-use crate::app::{App, beside};
+use super::route::{Parameters as _, query};
+use crate::app::{App, beside, is_large};
 use crate::error::{Fault, clip};
 use crate::wire::columns::Columns;
 use crate::wire::v1;
@@ -27,7 +27,9 @@ impl FromRequest<App> for FrameAsk {
 
     async fn from_request(request: Request, app: &App) -> Result<Self, Problem> {
         if content_type(request.headers()) != ARROW {
+            let beside = beside_a_whole_frame(request.uri());
             let Ask { message, form } = Ask::from_request(request, app).await?;
+            beside?;
             return Ok(Self { frame: message, columns: None, form });
         }
         let form = Form::accepted(request.headers());
@@ -35,8 +37,23 @@ impl FromRequest<App> for FrameAsk {
         let query = Query::<FrameQuery>::from_request_parts(&mut parts, app).await;
         let body = whole(Request::from_parts(parts, body), app.body_limit).await?;
         let frame = query?.0.frame()?;
-        let columns = beside(body.len(), move || Columns::read(body)).await?;
+        let columns = beside(is_large(body.len()), move || Columns::read(body)).await?;
         Ok(Self { frame, columns: Some(columns), form })
+    }
+}
+
+/// A query beside a body that is the whole frame says nothing. Errors: `invalid`, with the first parameter that was
+/// given, whether there is one of that name or not.
+fn beside_a_whole_frame(uri: &http::Uri) -> Result<(), Fault> {
+    let pairs = super::query::pairs(uri)?;
+    let is_known = |name: &str| FrameQuery::ALL.iter().any(|known| known.name == name);
+    match pairs.into_iter().find(|(name, text)| !text.is_empty() || !is_known(name)) {
+        None => Ok(()),
+        Some((name, _)) => {
+            let expected =
+                format!("no query: the body has all fields of the frame (a query goes with {ARROW})");
+            Err(Fault::mismatch("query", expected, format!("`{}`", clip(&name))))
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use http::{HeaderValue, StatusCode, header};
 use super::message::{ARROW, Form, Problem, Query, answer, answer_beside};
 use super::route::query;
 use crate::app::library::{RunsAsk, Wanted};
-use crate::app::{App, beside};
+use crate::app::{App, beside, is_large};
 use crate::domain::caller::Caller;
 use crate::error::{Fault, Kind, clip};
 use crate::wire;
@@ -119,7 +119,7 @@ pub async fn outputs(
                 response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(media));
                 Ok(response)
             };
-            Ok(beside(bytes, write).await?)
+            Ok(beside(is_large(bytes), write).await?)
         }
     }
 }

@@ -13,7 +13,7 @@ use prost::Message as ProstMessage;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::app::{App, beside};
+use crate::app::{App, beside, is_large};
 use crate::domain::caller::Caller;
 use crate::error::{Fault, Kind, clip};
 use crate::wire;
@@ -88,12 +88,15 @@ pub enum Form {
 }
 
 impl Form {
-    /// The form that `Accept` asks for; JSON unless protobuf is named.
+    /// The form that `Accept` asks for: protobuf where it is named and JSON is not liked better, where JSON alone is not
+    /// wanted, or where it leaves the choice and the request is protobuf itself; else JSON, also where neither is wanted.
     pub fn accepted(headers: &HeaderMap) -> Self {
-        let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
-        let protobuf =
-            accept.split(',').any(|one| one.split(';').next().unwrap_or_default().trim() == PROTOBUF);
-        if protobuf { Form::Protobuf } else { Form::Json }
+        let (json, protobuf) = (Wish::of(headers, JSON), Wish::of(headers, PROTOBUF));
+        let is_liked = protobuf.quality > json.quality
+            || (protobuf.quality == json.quality && protobuf.quality > 0.0 && protobuf.is_named)
+            || (protobuf == json && (json.quality > 0.0 || !headers.contains_key(header::ACCEPT)))
+                && content_type(headers) == PROTOBUF;
+        if is_liked { Form::Protobuf } else { Form::Json }
     }
 
     /// The form that `Content-Type` names; none is JSON.
@@ -106,6 +109,41 @@ impl Form {
                 Err(Fault::content_type(format!("content type `{}`: send {JSON} or {PROTOBUF}", clip(&text))))
             }
         }
+    }
+}
+
+/// How much `Accept` wants a media type (RFC 9110, 12.5.1).
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Wish {
+    /// From 0, not at all, to 1.
+    quality: f32,
+    /// By its own name, not by a range.
+    is_named: bool,
+}
+
+impl Wish {
+    fn of(headers: &HeaderMap, media: &str) -> Self {
+        let group = media.split('/').next().unwrap_or_default();
+        let texts = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+        let ranges = texts.flat_map(|text| text.split(',')).filter_map(|range| {
+            let mut parts = range.split(';').map(str::trim);
+            let name = parts.next()?;
+            let closeness = if name.eq_ignore_ascii_case(media) {
+                2
+            } else if name.strip_suffix("/*").is_some_and(|of| of.eq_ignore_ascii_case(group)) {
+                1
+            } else if name == "*/*" {
+                0
+            } else {
+                return None;
+            };
+            let quality = parts.find_map(|part| part.strip_prefix("q=").or(part.strip_prefix("Q=")));
+            let quality = quality.and_then(|text| text.trim().parse::<f32>().ok());
+            Some((closeness, quality.filter(|quality| (0.0..=1.0).contains(quality)).unwrap_or(1.0)))
+        });
+        // The range that is closest to the type says.
+        let closest = ranges.max_by_key(|(closeness, _)| *closeness);
+        closest.map_or(Self::default(), |(closeness, quality)| Self { quality, is_named: closeness == 2 })
     }
 }
 
@@ -138,11 +176,9 @@ where
         let body_bytes = body.len();
         let decode = move || match sent {
             Form::Json => wire::json::read(&body),
-            Form::Protobuf => T::decode(body).map_err(|error| {
-                Fault::new(Kind::Malformed, format!("not the protobuf of this message: {error}"))
-            }),
+            Form::Protobuf => wire::codec::read(body),
         };
-        Ok(Self { message: beside(body_bytes, decode).await?, form })
+        Ok(Self { message: beside(is_large(body_bytes), decode).await?, form })
     }
 }
 
@@ -167,7 +203,10 @@ async fn read(mut body: Body, limit_bytes: usize) -> Result<Bytes, Fault> {
             pass_over(body).await;
             Err(over_limit(limit_bytes))
         }
-        Err(error) => Err(Fault::new(Kind::Malformed, format!("the body broke off: {error}"))),
+        Err(_) => Err(Fault::new(
+            Kind::Malformed,
+            "the body broke off before its end, or its chunks are none of HTTP",
+        )),
     }
 }
 
@@ -210,7 +249,7 @@ pub async fn answer_beside<T: ProstMessage + Serialize + 'static>(
     message: T,
 ) -> Result<Response, Problem> {
     let bytes = message.encoded_len();
-    Ok(beside(bytes, move || Ok(answer(status, form, &message))).await?)
+    Ok(beside(is_large(bytes), move || Ok(answer(status, form, &message))).await?)
 }
 
 /// The query of a URL as `T`; what is wrong with it is `invalid`.
@@ -221,5 +260,51 @@ impl<T: DeserializeOwned> FromRequestParts<App> for Query<T> {
 
     async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Self, Problem> {
         super::query::read(&parts.uri).map(Self).map_err(Problem)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_form_is_the_one_that_accept_likes_best_and_what_it_does_not_want_is_not_given() {
+        const P: &str = "application/x-protobuf";
+        for (accept, form) in [
+            ("", Form::Json),
+            ("*/*", Form::Json),
+            ("application/json", Form::Json),
+            ("text/html", Form::Json),
+            (P, Form::Protobuf),
+            (&format!("{P}; q=1.0"), Form::Protobuf),
+            (&format!("{P};q=0"), Form::Json),
+            (&format!("{P};q=0.000, */*"), Form::Json),
+            (&format!("{P}; Q=0, application/json;q=0.1"), Form::Json),
+            (&format!("application/json, {P}"), Form::Protobuf),
+            (&format!("*/*, {P}"), Form::Protobuf),
+            (&format!("application/json, {P};q=0.5"), Form::Json),
+            (&format!("application/json;q=0.2, {P};q=0.5"), Form::Protobuf),
+            ("application/json;q=0, */*", Form::Protobuf),
+            ("application/json;q=0, application/*;q=0.1", Form::Protobuf),
+            ("application/json;q=0", Form::Json),
+            (&format!("*/*;q=0, {P};q=0"), Form::Json),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::ACCEPT, HeaderValue::from_str(accept).unwrap());
+            assert_eq!(Form::accepted(&headers), form, "{accept}");
+        }
+        assert_eq!(Form::accepted(&HeaderMap::new()), Form::Json);
+        let mut sent = HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_static(P))]);
+        assert_eq!(Form::accepted(&sent), Form::Protobuf, "nothing said: as it was sent");
+        for (accept, form) in
+            [("*/*", Form::Protobuf), ("application/json", Form::Json), ("text/html", Form::Json)]
+        {
+            sent.insert(header::ACCEPT, HeaderValue::from_static(accept));
+            assert_eq!(Form::accepted(&sent), form, "sent protobuf, accepts {accept}");
+        }
+        let mut headers = HeaderMap::new();
+        headers.append(header::ACCEPT, HeaderValue::from_static("text/html"));
+        headers.append(header::ACCEPT, HeaderValue::from_static(P));
+        assert_eq!(Form::accepted(&headers), Form::Protobuf, "the header in two lines");
     }
 }

@@ -35,8 +35,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::app::App;
-use crate::domain::caller::{Need, Scope};
+use crate::domain::caller::{Caller, Need, Scope};
 use crate::domain::request::RequestId;
+use crate::domain::trace::RequestSpan;
 use crate::error::{Fault, Kind};
 use crate::wire::v1;
 use gate::{Gate, Needs};
@@ -70,6 +71,11 @@ pub struct Streams {
 /// All routes: what each asks of its caller, what is served, and what the contract names and is not served yet.
 /// `metrics`: what that one asks.
 fn routes(metrics: Need) -> Vec<Route> {
+    served(metrics).into_iter().chain(later()).collect()
+}
+
+/// Calls that are served.
+fn served(metrics: Need) -> Vec<Route> {
     use v1::{
         CloseReply, EventsReply, Frame, InferReply, InferRequest, LoadRequest, ModelInfo, ModelVersion,
         ModelsReply, OpenReply, OpenRequest, Output, OutputsReply, PipelinesReply, ProbeReply, ProbeRequest,
@@ -79,7 +85,6 @@ fn routes(metrics: Need) -> Vec<Route> {
     const READ: Need = Need::Scope(Scope::Read);
     const STREAM: Need = Need::Scope(Scope::Stream);
     const ADMIN: Need = Need::Scope(Scope::Admin);
-    let later = |path, says| Route::later(STREAM, Method::POST, path, says);
     let document = || Content::Of(&["application/json"]);
     vec![
         Route::get(Need::Nothing, "/livez", "Whether the process runs", state::live)
@@ -152,8 +157,6 @@ fn routes(metrics: Need) -> Vec<Route> {
         )
         .takes::<ProbeRequest>()
         .answers::<ProbeReply>(200),
-        later("/v1/sessions/{session}/snapshot", "snapshot: keeping a session's whole state"),
-        later("/v1/sessions/{session}/fork", "fork: a second session from a session's state"),
         Route::post(
             STREAM,
             "/v1/sessions/{session}/switch",
@@ -162,11 +165,6 @@ fn routes(metrics: Need) -> Vec<Route> {
         )
         .takes::<SwitchRequest>()
         .answers::<SwitchReply>(200),
-        later("/v1/sessions/{session}/annotations", "annotations: labels of a session's bins"),
-        later(
-            "/v1/sessions/{session}/targets",
-            "targets by call (a signal with role = \"target\" is recorded)",
-        ),
         Route::get(READ, "/v1/runs", "Runs, newest first", library::runs)
             .reads::<library::RunsQuery>()
             .answers::<RunsReply>(200),
@@ -178,12 +176,51 @@ fn routes(metrics: Need) -> Vec<Route> {
         Route::get(READ, "/v1/runs/{run}/events", "What happened in a run", library::events)
             .reads::<library::EventsQuery>()
             .answers::<EventsReply>(200),
-        later("/v1/runs/{run}/annotations", "annotations: labels of a run's bins"),
-        later(
-            "/v1/runs/{run}/targets",
-            "targets of a run by call (a signal with role = \"target\" is recorded)",
-        ),
     ]
+}
+
+/// Calls that the contract names and this version does not serve.
+fn later() -> impl Iterator<Item = Route> {
+    const LATER: [(Method, &str, &str); 29] = [
+        (Method::POST, "/v1/sessions/{session}/snapshot", "snapshot: keeping a session's whole state"),
+        (Method::POST, "/v1/sessions/{session}/fork", "fork: a second session from a session's state"),
+        (Method::POST, "/v1/sessions/{session}/advance", "advance: bins without input"),
+        (Method::POST, "/v1/sessions/{session}/twin", "twin: a fork that follows every frame"),
+        (Method::GET, "/v1/sessions/{session}/interventions", "interventions on a session"),
+        (Method::POST, "/v1/sessions/{session}/interventions", "interventions on a session"),
+        (Method::DELETE, "/v1/sessions/{session}/interventions/{intervention}", "interventions on a session"),
+        (Method::GET, "/v1/sessions/{session}/annotations", "annotations: labels of a session's bins"),
+        (Method::POST, "/v1/sessions/{session}/annotations", "annotations: labels of a session's bins"),
+        (Method::GET, "/v1/sessions/{session}/targets", TARGETS),
+        (Method::POST, "/v1/sessions/{session}/targets", TARGETS),
+        (Method::PATCH, "/v1/runs/{run}", "changing a run's tags and notes"),
+        (Method::DELETE, "/v1/runs/{run}", "deleting a run"),
+        (Method::GET, "/v1/runs/{run}/annotations", "annotations: labels of a run's bins"),
+        (Method::POST, "/v1/runs/{run}/annotations", "annotations: labels of a run's bins"),
+        (Method::GET, "/v1/runs/{run}/targets", TARGETS),
+        (Method::POST, "/v1/runs/{run}/targets", TARGETS),
+        (Method::GET, "/v1/runs/{run}/outputs/{output}/aligned", "averages around annotations"),
+        (Method::POST, "/v1/runs/{run}/evaluations", "scores of a run"),
+        (
+            Method::POST,
+            "/v1/runs/{run}/replay",
+            "replay of a run by the server (`latentd replay` plays a recording)",
+        ),
+        (Method::POST, "/v1/runs/{run}/features/contrast", "features that tell two stretches apart"),
+        (Method::POST, "/v1/runs/import", "import of a recording"),
+        (Method::GET, "/v1/saes/{model}/features", "features of a sparse autoencoder"),
+        (Method::GET, "/v1/saes/{model}/features/{feature}", "a feature of a sparse autoencoder"),
+        (Method::POST, "/v1/saes/{model}/explain", "explanations of features"),
+        (Method::POST, "/v1/analyses", "analyses"),
+        (Method::GET, "/v1/jobs/{job}", "jobs"),
+        (Method::GET, "/v1/jobs/{job}/events", "jobs"),
+        (Method::DELETE, "/v1/jobs/{job}", "jobs"),
+    ];
+    const TARGETS: &str = "targets by call (a signal with role = \"target\" is recorded)";
+    LATER.into_iter().map(|(method, path, says)| {
+        let scope = if method == Method::GET { Scope::Read } else { Scope::Stream };
+        Route::later(Need::Scope(scope), method, path, says)
+    })
 }
 
 /// All routes with what each request gets.
@@ -201,7 +238,7 @@ pub fn router(app: App, streams: Streams, asked: Asked) -> Router {
         Some(cors) => router.layer(cors),
         None => router,
     };
-    router.layer(middleware::from_fn(request::identify)).with_state(app)
+    router.layer(middleware::from_fn_with_state(app.tracer.clone(), request::identify)).with_state(app)
 }
 
 /// Finds out who asks and whether that one may, and writes and counts the fault that the gate or a handler answered.
@@ -214,12 +251,16 @@ async fn told(
 ) -> Response {
     let refused = |fault: &Fault| {
         gate.app.metrics.rejected(fault.kind);
-        message::problem(fault, id.as_str())
+        let mut response = message::problem(fault, id.as_str());
+        // For the log's line.
+        response.extensions_mut().insert(fault.kind);
+        response
     };
     match gate.admit(&request, id.as_str()) {
         Ok(who) => {
             tracing::Span::current().record("caller", who.name.as_str());
-            request.extensions_mut().insert(who);
+            let span = request.extensions().get::<RequestSpan>().copied();
+            request.extensions_mut().insert(Caller { span, ..who });
         }
         Err(fault) => return refused(&fault),
     }

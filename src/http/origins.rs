@@ -7,6 +7,7 @@ use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use super::request::REQUEST_ID;
 use crate::error::{Fault, Kind, clip};
+use crate::trace::TRACEPARENT;
 
 /// How long a browser may keep what a preflight said.
 const MAX_AGE: Duration = Duration::from_secs(3600);
@@ -37,7 +38,13 @@ impl Origins {
         let cors = CorsLayer::new()
             .allow_origin(origins)
             .allow_methods([Method::GET, Method::POST, Method::PATCH, Method::DELETE])
-            .allow_headers([header::ACCEPT, header::AUTHORIZATION, header::CONTENT_TYPE, request_id.clone()])
+            .allow_headers([
+                header::ACCEPT,
+                header::AUTHORIZATION,
+                header::CONTENT_TYPE,
+                request_id.clone(),
+                HeaderName::from_static(TRACEPARENT),
+            ])
             .expose_headers([header::RETRY_AFTER, request_id])
             .max_age(MAX_AGE);
         Some(cors)

@@ -6,15 +6,22 @@ use serde::de::value::MapDeserializer;
 use serde::de::{self, DeserializeOwned, Deserializer, IntoDeserializer, Visitor};
 use serde::forward_to_deserialize_any;
 
-use crate::error::{Fault, Kind, clip};
+use crate::error::{Fault, Kind, clip, there_is};
 
-/// Reads a query. Errors: `invalid`, with the field, what was expected there and what was found.
+/// Reads a query. Errors: `malformed` (an unknown field), `invalid`, with the field, what was expected there and found.
 pub fn read<T: DeserializeOwned>(uri: &http::Uri) -> Result<T, Fault> {
-    let pairs = axum::extract::Query::<Vec<(String, String)>>::try_from_uri(uri)
-        .map_err(|error| Fault::mismatch("query", "pairs of name=value", error.to_string()))?
-        .0;
+    let pairs = pairs(uri)?;
     let pairs = pairs.iter().map(|(name, text)| (name.as_str(), Text { name, text }));
     T::deserialize(MapDeserializer::new(pairs)).map_err(|Wrong(fault)| *fault)
+}
+
+/// The names and values of a query, as they came. Errors: `invalid`.
+pub fn pairs(uri: &http::Uri) -> Result<Vec<(String, String)>, Fault> {
+    let query = axum::extract::Query::try_from_uri(uri).map_err(|_| {
+        let found = format!("`{}`", clip(uri.query().unwrap_or_default()));
+        Fault::mismatch("query", "pairs of name=value", found)
+    })?;
+    Ok(query.0)
 }
 
 /// What is wrong with a query.
@@ -42,7 +49,9 @@ impl de::Error for Wrong {
     }
 
     fn unknown_field(name: &str, known: &'static [&'static str]) -> Self {
-        Self(Box::new(Fault::unknown_word("query", name, &known.join(", "))))
+        let detail =
+            format!("query: unknown field `{}`; {}", clip(name), there_is(name, known.iter().copied()));
+        Self(Box::new(Fault::new(Kind::Malformed, detail)))
     }
 
     fn missing_field(name: &'static str) -> Self {
@@ -169,10 +178,9 @@ mod tests {
         assert_eq!(told("from=-1"), said(&format!("query: from: {whole}, found `-1`"), "from"));
         assert_eq!(told("from=%20"), said(&format!("query: from: {whole}, found ` `"), "from"));
         assert_eq!(told("max_hz=fast"), said("query: max_hz: expected a number, found `fast`", "max_hz"));
-        assert_eq!(
-            told("limt=1"),
-            said("query: expected one of rig, limit, from, max_hz, found `limt`", "query")
-        );
+        let unknown = asked("limt=1").unwrap_err();
+        assert_eq!(unknown.kind, Kind::Malformed);
+        assert_eq!(unknown.detail, "query: unknown field `limt`; there are: limit, rig, from, max_hz");
         assert_eq!(told("from=1&from=2"), said("query: from: expected one value, found several", "from"));
     }
 }

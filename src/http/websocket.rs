@@ -14,6 +14,8 @@ use axum::Extension;
 use axum::body::Body;
 use axum::extract::{Path, Request, State};
 use axum::response::Response;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use futures::stream::{SplitSink, SplitStream};
 use futures::{FutureExt as _, SinkExt as _, Stream, StreamExt as _};
@@ -21,12 +23,13 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use prost::Message as _;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, sleep_until, timeout};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::error::{Error, ProtocolError};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Message, Role, WebSocketConfig};
+use tokio_util::sync::CancellationToken;
 
 use super::Streams;
 use super::message::{Problem, Query};
@@ -35,9 +38,11 @@ use super::route::query;
 use crate::app::App;
 use crate::app::talk::{Heard, Place, Talk};
 use crate::domain::caller::Caller;
-use crate::error::{Fault, Kind, clip};
+use crate::error::{Fault, Kind};
 use crate::wire::{self, v1};
 
+/// Bytes of the key that a client draws for its handshake.
+const KEY_BYTES: usize = 16;
 /// The subprotocol that asks for protobuf.
 const PROTO: &str = "latentd.v1.proto";
 /// Buffers of a connection, each way; a larger message has a larger one for its time.
@@ -48,6 +53,9 @@ const TOGETHER: usize = 32;
 /// are not lost in a reset.
 const LINGER: Duration = Duration::from_secs(2);
 const LINGER_BYTES: usize = 16 << 20;
+/// How long a rig may be silent, once all is closing, before nothing more is expected of it: an idle one that never
+/// answers the close frame must not hold the end of the server.
+const QUIET: Duration = Duration::from_millis(250);
 
 query! {
     /// `GET /v1/sessions/{s}/stream?`
@@ -110,8 +118,11 @@ fn handshake(headers: &HeaderMap) -> Result<HeaderValue, Fault> {
     }
     let key = headers.get(header::SEC_WEBSOCKET_KEY);
     let key = key.ok_or_else(|| wrong("the header `sec-websocket-key` is not there"))?;
-    HeaderValue::try_from(derive_accept_key(key.as_bytes()))
-        .map_err(|_| wrong("the header `sec-websocket-key` is no key"))
+    if STANDARD.decode(key.as_bytes()).map(|bytes| bytes.len()) != Ok(KEY_BYTES) {
+        return Err(wrong("the header `sec-websocket-key` is not 16 bytes in base64"));
+    }
+    let accept = HeaderValue::try_from(derive_accept_key(key.as_bytes()));
+    Ok(accept.expect("base64 is what a header can hold"))
 }
 
 /// How messages are written.
@@ -131,8 +142,7 @@ impl Form {
     fn read(self, message: Message) -> Result<v1::Up, Fault> {
         match (self, message) {
             (Form::Json, Message::Text(text)) => wire::json::read(text.as_bytes()),
-            (Form::Protobuf, Message::Binary(bytes)) => v1::Up::decode(bytes)
-                .map_err(|error| Fault::new(Kind::Malformed, format!("the message is no Up: {error}"))),
+            (Form::Protobuf, Message::Binary(bytes)) => wire::codec::read(bytes),
             (Form::Json, _) => Err(Fault::new(
                 Kind::Malformed,
                 format!(
@@ -202,8 +212,41 @@ fn broke_off(error: &Error, message_bytes: usize) -> Fault {
         Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) | Error::Io(_) => {
             Fault::new(Kind::Unavailable, "the stream broke off")
         }
-        error => Fault::new(Kind::Malformed, format!("not WebSocket: {}", clip(&error.to_string()))),
+        Error::Utf8(_) => Fault::new(Kind::Malformed, "not WebSocket: a text message is not UTF-8"),
+        Error::Protocol(broken) => Fault::new(Kind::Malformed, format!("not WebSocket: {}", rule(broken))),
+        _ => Fault::new(Kind::Malformed, "not WebSocket: the bytes are no frames of it"),
     }
+}
+
+/// The rule of RFC 6455 that a rig has broken.
+fn rule(broken: &ProtocolError) -> String {
+    let (found, expected) = match broken {
+        ProtocolError::ReceivedAfterClosing => ("a frame behind the close frame", "nothing more"),
+        ProtocolError::NonZeroReservedBits => {
+            ("a frame with a reserved bit set", "all three 0: no extension is agreed on")
+        }
+        ProtocolError::UnmaskedFrameFromClient => {
+            ("a frame that is not masked", "a mask on each frame of a client")
+        }
+        ProtocolError::FragmentedControlFrame => ("a control frame in pieces", "it whole"),
+        ProtocolError::ControlFrameTooBig => ("a control frame over 125 bytes", "at most 125"),
+        ProtocolError::UnexpectedContinueFrame => {
+            ("a piece of a message that did not begin", "a text or binary frame")
+        }
+        ProtocolError::ExpectedFragment(_) => {
+            ("a new message inside another that comes in pieces", "its next piece")
+        }
+        ProtocolError::InvalidCloseSequence => {
+            ("a close frame that is none", "none, or a code and a reason in UTF-8")
+        }
+        ProtocolError::UnknownControlFrameType(code)
+        | ProtocolError::UnknownDataFrameType(code)
+        | ProtocolError::InvalidOpcode(code) => {
+            return format!("found a frame with the opcode {code}, expected 0, 1, 2, 8, 9 or 10 (RFC 6455)");
+        }
+        _ => ("bytes that are no frame", "frames of version 13"),
+    };
+    format!("found {found}, expected {expected} (RFC 6455)")
 }
 
 /// The code of the close frame: RFC 6455 section 7.4.1, and where that has none, 4000 and the HTTP status.
@@ -352,16 +395,30 @@ impl Line {
         let Ok(socket) = self.down.reunite(self.talk.into_ups().socket) else { return Ok(()) };
         let mut road = socket.into_inner();
         road.shutdown().await?;
-        let mut rest = [0; 4096];
-        let mut passed = 0;
-        while passed < LINGER_BYTES {
-            match road.read(&mut rest).await? {
+        Ok(read_over(road, &self.streams.closing).await?)
+    }
+}
+
+/// Reads what still comes until the rig closes its side, or is silent while all is closing.
+async fn read_over(mut road: impl AsyncRead + Unpin, closing: &CancellationToken) -> io::Result<()> {
+    let mut rest = [0; 4096];
+    let mut passed = 0;
+    while passed < LINGER_BYTES {
+        let quiet = async {
+            closing.cancelled().await;
+            sleep(QUIET).await;
+        };
+        // Cancel-safe: what is read is of no use.
+        tokio::select! {
+            biased;
+            read = road.read(&mut rest) => match read? {
                 0 => break,
                 read => passed += read,
-            }
+            },
+            () = quiet => break,
         }
-        Ok(())
     }
+    Ok(())
 }
 
 /// A message on its way down; given up where nothing of it has moved for as long as silence is dead, or for long once
@@ -380,5 +437,43 @@ async fn within(
         sent = sending => sent,
         () = pulse.stands_still(streams.dead_after) => Err(io::Error::from(io::ErrorKind::TimedOut).into()),
         () = closed => Err(io::Error::from(io::ErrorKind::TimedOut).into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn once_all_is_closing_a_rig_that_sends_nothing_and_does_not_close_is_not_waited_for() {
+        let (road, _rig) = tokio::io::duplex(64);
+        let closing = CancellationToken::new();
+        let mut over = std::pin::pin!(read_over(road, &closing));
+        // The clock stands still but for what is waited for.
+        timeout(LINGER, &mut over).await.expect_err("before that, its close is waited for");
+        closing.cancel();
+        let begun = Instant::now();
+        over.await.expect("a road");
+        assert!((QUIET..2 * QUIET).contains(&begun.elapsed()), "{:?}", begun.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_rig_that_still_sends_is_read_on_so_that_the_last_words_reach_it() {
+        let (road, mut rig) = tokio::io::duplex(64);
+        let closing = CancellationToken::new();
+        closing.cancel();
+        let sends = async move {
+            for _ in 0..10 {
+                sleep(QUIET / 2).await;
+                rig.write_all(&[7; 64]).await.expect("it is read on");
+            }
+            drop(rig);
+            Instant::now()
+        };
+        let begun = Instant::now();
+        let (over, closed) = tokio::join!(read_over(road, &closing), sends);
+        over.expect("a road");
+        assert_eq!(closed - begun, QUIET * 5);
+        assert!(begun.elapsed() < QUIET * 6, "its close ends it");
     }
 }

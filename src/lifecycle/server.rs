@@ -31,6 +31,8 @@ use crate::metrics::Metrics;
 use crate::recorder::{Recorder, RecorderConfig};
 use crate::registry::{Options, Registry};
 use crate::store::{PostgresAt, PostgresLimits, Store, StoreError};
+use crate::telemetry::otlp;
+use crate::trace::Tracer;
 use crate::{grpc, http};
 
 /// Not ready: models have not been looked at yet.
@@ -39,6 +41,8 @@ const SCANNING: &str = "the first scan of the model repository has not ended";
 const DRAINING: &str = "the server is draining";
 /// How long watchers, and the closing of the store, may hold the end.
 const LAST_WORDS: Duration = Duration::from_secs(1);
+/// How long a collector may take for the last spans.
+const LAST_SPANS: Duration = Duration::from_secs(2);
 /// How long the journal may take to be flushed and moved.
 const FLUSH: Duration = Duration::from_secs(30);
 /// The file in the data directory by which a server has it for itself.
@@ -74,6 +78,9 @@ pub enum StartError {
     /// The data directory cannot be made or locked.
     #[error("the data directory {0} cannot be used")]
     Data(std::path::PathBuf, #[source] io::Error),
+    /// The collector's address is none.
+    #[error("traces cannot be brought to {0}")]
+    Collector(String, #[source] tonic::transport::Error),
     /// No thread can be started.
     #[error("worker threads cannot be started")]
     Threads(#[source] io::Error),
@@ -142,13 +149,23 @@ pub async fn start(config: Config, parts: Parts) -> Result<Running, StartError> 
     let registry = Arc::new(Registry::new(options, Arc::clone(&parts.engine), Arc::clone(&pool)));
     let models =
         Arc::new(Models::new(Arc::clone(&registry), Arc::clone(&pool), parts.engine, Arc::clone(&metrics)));
+    let endpoint = config.endpoint.clone().unwrap_or_else(|| format!("http://{http}"));
+    let (tracer, export) = match &config.otlp_endpoint {
+        None => (Tracer::default(), None),
+        Some(collector) => {
+            let started = otlp::start(collector, config.otlp_sample, endpoint.clone(), Arc::clone(&metrics));
+            let (tracer, export) =
+                started.map_err(|error| StartError::Collector(collector.clone(), error))?;
+            (tracer, Some(export))
+        }
+    };
     let limits = LiveLimits {
         max_sessions: config.max_sessions,
         window: config.window.get() as usize,
         subscriber_buffer: config.subscriber_buffer.get(),
         invalid_limit: config.invalid_limit.get(),
         dead_after: config.dead_after,
-        endpoint: config.endpoint.clone().unwrap_or_else(|| format!("http://{http}")),
+        endpoint,
     };
     let (http_asks, grpc_asks) = (config.asks_for_keys(config.http), config.asks_for_keys(config.grpc));
     let keys = Keys::open(store.clone()).await;
@@ -160,11 +177,12 @@ pub async fn start(config: Config, parts: Parts) -> Result<Running, StartError> 
     }
     let app = App {
         access: keys,
-        live: Arc::new(Live::new(Arc::clone(&models), recorder.clone(), limits)),
+        live: Arc::new(Live::new(Arc::clone(&models), recorder.clone(), limits, tracer.clone())),
         models: Arc::clone(&models),
         infer: Arc::new(Infer::new(Arc::clone(&models), config.queue.get(), config.body_limit_bytes)),
         library: Arc::new(Library::new(store.clone())),
         metrics: Arc::clone(&metrics),
+        tracer,
         body_limit: config.body_limit_bytes,
         readiness: Arc::new(Readiness::because(SCANNING)),
     };
@@ -234,8 +252,17 @@ pub async fn start(config: Config, parts: Parts) -> Result<Running, StartError> 
         file.write(http, grpc).map_err(|error| StartError::ReadyFile(path.clone(), error))?;
     }
     tracing::info!(%http, %grpc, "ready");
-    let end =
-        End { stop: stop.clone(), closing, app, pool, recorder, store, _lock: lock, drain: config.drain };
+    let end = End {
+        stop: stop.clone(),
+        closing,
+        app,
+        pool,
+        recorder,
+        store,
+        export,
+        _lock: lock,
+        drain: config.drain,
+    };
     Ok(Running { http, grpc, stop, done: tokio::spawn(end.when_asked(gave_up)) })
 }
 
@@ -307,6 +334,7 @@ struct End {
     pool: Arc<Pool>,
     recorder: Recorder,
     store: Store,
+    export: Option<otlp::Export>,
     /// Held until all is down.
     _lock: std::fs::File,
     drain: Duration,
@@ -339,19 +367,28 @@ impl End {
             },
             () = self.stop.hard.cancelled() => in_time = false,
         }
+        let sessions_ms = begun.elapsed().as_millis() as u64;
         self.closing.cancel();
         let left = self.drain.saturating_sub(begun.elapsed()).max(Duration::from_millis(500));
         let mut stopped = self.stop.drain(left).await;
         if !in_time && stopped == Stopped::Clean {
             stopped = Stopped::Forced;
         }
+        let tasks_ms = begun.elapsed().as_millis() as u64;
         let pool = Arc::clone(&self.pool);
         let deadline = Instant::now() + Duration::from_secs(2);
         if !tokio::task::spawn_blocking(move || pool.stop(deadline)).await.unwrap_or(false) {
             tracing::error!("a worker thread did not end");
             stopped = Stopped::Forced;
         }
-        let flushed = tokio::time::timeout(FLUSH, self.recorder.stop()).await;
+        let lanes_ms = begun.elapsed().as_millis() as u64;
+        // Beside the journal, so that a collector that is away holds nothing up; it counts for nothing in the exit code.
+        let last_spans = async {
+            if let Some(export) = self.export {
+                export.stop(left.min(LAST_SPANS)).await;
+            }
+        };
+        let (flushed, ()) = tokio::join!(tokio::time::timeout(FLUSH, self.recorder.stop()), last_spans);
         if flushed.is_err() {
             tracing::error!(
                 "the journal could not be flushed in time; what is durable is moved by the next start"
@@ -370,11 +407,14 @@ impl End {
                 stopped = Stopped::Forced;
             }
         }
+        let journal_ms = begun.elapsed().as_millis() as u64;
         if tokio::time::timeout(LAST_WORDS, self.store.close()).await.is_err() {
             tracing::error!("the store could not be closed in time");
             stopped = Stopped::Forced;
         }
-        tracing::info!(took_ms = begun.elapsed().as_millis() as u64, ?stopped, "stopped");
+        // Each from the signal on, so that a long stop says what it waited for.
+        let took_ms = begun.elapsed().as_millis() as u64;
+        tracing::info!(took_ms, sessions_ms, tasks_ms, lanes_ms, journal_ms, ?stopped, "stopped");
         stopped.exit_code()
     }
 }

@@ -79,6 +79,11 @@ impl Journey {
         &self.plan
     }
 
+    /// The stage whose row is under way.
+    pub fn stage(&self) -> &Stage {
+        &self.plan.stages[self.at]
+    }
+
     /// The static inputs, by the plan's numbers.
     pub fn statics(&self) -> Arc<[Tensor]> {
         Arc::clone(&self.statics)

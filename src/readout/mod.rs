@@ -4,8 +4,6 @@
 //! elements, never an older one.
 //! Must not know: stages, sessions, the wire.
 
-pub mod extremes; // what stands for many bins
-
 use crate::domain::output::OutputSpec;
 use crate::domain::tensor::{Dtype, Tensor};
 

@@ -252,10 +252,11 @@ impl<'a> Rehearsal<'a> {
     /// Replays the recorded example bin by bin from the initial state; a window slides along its bins.
     pub fn example(&mut self) -> Result<Vouched, Findings> {
         let Some(bytes) = &self.version.example else { return Ok(Vouched::Nothing) };
-        let Example { file, rel, abs, check, .. } = self.version.manifest.example.clone();
+        let told = self.version.manifest.example.clone();
+        let Example { ref file, rel, abs, check, .. } = told;
         let file = format!("{}/{}/{file}", self.version.model, self.version.version);
         let recorded = Recorded::read(&file, bytes, self.surface, self.version.manifest.window)?;
-        match self.replay(&file, &recorded, rel, abs) {
+        match self.replay(&file, &recorded, &told) {
             Ok(()) => Ok(Vouched::Equal { bins: recorded.runs().count(), rel, abs }),
             Err(difference) => match check {
                 ExampleCheck::Warn => Ok(Vouched::Differs(difference.to_string())),
@@ -264,7 +265,7 @@ impl<'a> Rehearsal<'a> {
         }
     }
 
-    fn replay(&mut self, file: &str, recorded: &Recorded, rel: f64, abs: f64) -> Result<(), Finding> {
+    fn replay(&mut self, file: &str, recorded: &Recorded, told: &Example) -> Result<(), Finding> {
         let mut row: Vec<Tensor> =
             (0..self.surface.inputs.len()).map(|port| self.drawn(port, true)).collect();
         for port in self.surface.statics.iter().filter_map(|fixed| fixed.port) {
@@ -285,16 +286,14 @@ impl<'a> Rehearsal<'a> {
                 let Port { name, row_shape, .. } = &self.surface.outputs[series.port];
                 let want = recorded.row(series, bin, row_shape).to_f64();
                 let got = self.batch.outputs[series.port].to_f64();
-                let differs = |(want, got): &(f64, f64)| {
-                    let allowed = abs.max(rel * want.abs());
-                    !(want == got || (want.is_nan() && got.is_nan()) || (want - got).abs() <= allowed)
-                };
-                let pairs = want.iter().copied().zip(got.iter().copied());
-                if let Some((at, (want, got))) = pairs.enumerate().find(|(_, pair)| differs(pair)) {
+                let pairs = want.iter().zip(&got);
+                if let Some((at, (want, got))) =
+                    pairs.enumerate().find(|(_, (want, got))| !told.allows(**got, **want))
+                {
                     return Err(Finding::new(
                         file,
                         format!("bin {bin}, output {}, element {at}", quoted(name)),
-                        format!("{want} within rel {rel:e}, abs {abs:e}"),
+                        format!("{want} within rel {:e}, abs {:e}", told.rel, told.abs),
                         format!("{got}"),
                     ));
                 }

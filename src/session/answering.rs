@@ -49,6 +49,7 @@ impl Session {
             compute: end.compute.as_secs_f64() * 1e6,
             total: lag_us,
         };
+        let trace = end.trace;
         let Some(cause) = end.cause else {
             let news = self.news(core, &parts, None, lag, now_ns);
             self.push(core, ticket, parts, now_ns);
@@ -96,7 +97,12 @@ impl Session {
         // After the rig, which comes first.
         self.publish(news);
         if bins > 0 {
-            self.meter.replied(now.elapsed());
+            let replied = now.elapsed();
+            self.meter.replied(replied);
+            if let Some(mut trace) = trace {
+                trace.replied(now, replied);
+                self.tracer.stepped(trace);
+            }
         }
     }
 

@@ -8,6 +8,7 @@ use super::order::{Sink, Writer, same_token};
 use super::outbox::{Outbox, Outgoing};
 use crate::domain::output::{EventKind, Notice};
 use crate::domain::time::Stamp;
+use crate::domain::trace::RequestSpan;
 use crate::error::{Fault, Kind};
 use crate::wire::v1;
 
@@ -21,13 +22,20 @@ pub struct Attachment {
     /// Its number in the session.
     stream: u64,
     pub(super) outbox: Arc<Outbox>,
+    /// The span of the request that it began with.
+    request: Option<RequestSpan>,
 }
 
 impl Session {
     /// Makes a stream the writer of `signal`, or of all signals of the token, or of all. Where another stream is
     /// attached, the token is needed, and takes over: the old stream ends `replaced`.
     /// Errors: `not_found` (signal), `conflict` (token), `unavailable` (closing).
-    pub fn attach(self: &Arc<Self>, writer: &str, signal: Option<&str>) -> Result<Attachment, Fault> {
+    pub fn attach(
+        self: &Arc<Self>,
+        writer: &str,
+        signal: Option<&str>,
+        request: Option<RequestSpan>,
+    ) -> Result<Attachment, Fault> {
         let asked = signal.map(|name| self.signal(name)).transpose()?;
         let mut core = self.core.lock();
         self.still_open(&core)?;
@@ -67,7 +75,7 @@ impl Session {
                 self.tell(&mut core, self.notice(EventKind::WriterReplaced, &name, detail));
             }
         }
-        Ok(Attachment { session: Arc::clone(self), stream, outbox })
+        Ok(Attachment { session: Arc::clone(self), stream, outbox, request })
     }
 
     /// Ends the streams that do not read what is pushed to them: they are detached, and told why behind what waits.
@@ -83,7 +91,7 @@ impl Session {
 
     /// A stream writes nothing any more, if it still did.
     fn detach(&self, core: &mut Core, stream: u64, detail: String) {
-        core.last_sign = std::time::Instant::now();
+        core.left = Some(std::time::Instant::now());
         for at in 0..core.orders.len() {
             if core.orders[at].attached.take_if(|(attached, _)| *attached == stream).is_some() {
                 let name = &self.signals[at].name;
@@ -105,10 +113,16 @@ impl Attachment {
         v1::Attached { durable_seq: self.session.durable_seq(), window: self.session.window as u32, ..info }
     }
 
+    /// Whether so many frames, fed together, are known to hold a thread for longer than one of the runtime's may be held.
+    /// `None`: nothing was measured yet.
+    pub fn is_long(&self, frames: usize) -> Option<bool> {
+        self.session.is_long(frames)
+    }
+
     /// Takes frames that came together. One of a signal that this stream does not write needs the signal's token.
     pub fn feed(&self, frames: Vec<v1::Frame>, received: Stamp) {
         let frames = frames.into_iter().map(|frame| (frame, Sink::Stream(Arc::clone(&self.outbox))));
-        self.session.feed(frames, Writer::Stream(self.stream), received);
+        self.session.feed(frames, Writer::Stream(self.stream), received, self.request);
     }
 
     /// Answers a message that could not be read.
@@ -121,7 +135,7 @@ impl Attachment {
     pub async fn next(&self) -> Outgoing {
         let mut outgoing = self.outbox.next().await;
         if let Outgoing::Message(v1::down::Message::Probe(reply)) = &mut outgoing {
-            reply.t3_ns = Stamp::now().unix_ns.max(reply.t2_ns);
+            self.session.stamp(reply);
         }
         outgoing
     }

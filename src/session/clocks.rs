@@ -1,17 +1,18 @@
 //! The session's clocks: probes in, relations to the aligner and the run, ages of bins out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::attach::Attachment;
+use super::binning::Binning;
 use super::core::Core;
 use super::live::Session;
 use super::outbox::Outgoing;
 use super::part::Part;
 use crate::domain::output::{EventKind, Flags, Notice};
 use crate::domain::time::Stamp;
-use crate::error::Fault;
+use crate::error::{Fault, clip};
 use crate::recorder::{Record, Since};
 use crate::signal::act::Act;
 use crate::signal::clock::Relation;
@@ -27,6 +28,9 @@ const TOLD_SPARE: f64 = 1.25;
 /// each.
 const TOLD_EVERY_NS: i64 = 10_000_000_000;
 
+/// Probes of one clock of which it is known what they were answered with: only those are believed when they come back.
+const ANSWERED: usize = 64;
+
 /// The exchange with each clock of a session that was probed.
 #[derive(Default)]
 pub(super) struct Exchanges {
@@ -38,7 +42,18 @@ pub(super) struct Exchanges {
 #[derive(Default)]
 struct Kept {
     exchange: Exchange,
+    /// The newest probes that were answered, oldest first.
+    answered: VecDeque<Answered>,
     told: Option<Uncertainty>,
+}
+
+/// A probe as it was answered.
+struct Answered {
+    t1_ns: i64,
+    t2_ns: i64,
+    t3_ns: i64,
+    /// It came back as `last`: it counts once.
+    is_taken: bool,
 }
 
 /// What the run says of a clock's uncertainty.
@@ -75,6 +90,34 @@ impl Uncertainty {
 }
 
 impl Kept {
+    fn note_answered(&mut self, reply: &v1::ProbeReply) {
+        if self.answered.len() == ANSWERED {
+            self.answered.pop_front();
+        }
+        let v1::ProbeReply { t1_ns, t2_ns, t3_ns, .. } = *reply;
+        self.answered.push_back(Answered { t1_ns, t2_ns, t3_ns, is_taken: false });
+    }
+
+    /// Whether a finished probe is one that was answered and did not come back yet.
+    /// Errors: `invalid`, for stamps that were never answered.
+    fn take_answered(&mut self, clock: &str, last: &v1::ProbeStamps) -> Result<bool, Fault> {
+        let v1::ProbeStamps { t1_ns, t2_ns, t3_ns, .. } = *last;
+        let of_ours =
+            |probe: &&mut Answered| (probe.t1_ns, probe.t2_ns, probe.t3_ns) == (t1_ns, t2_ns, t3_ns);
+        if let Some(probe) = self.answered.iter_mut().rev().find(of_ours) {
+            return Ok(!std::mem::replace(&mut probe.is_taken, true));
+        }
+        let stamps = |t1: i64, t2: i64, t3: i64| format!("t1_ns = {t1}, t2_ns = {t2}, t3_ns = {t3}");
+        let expected = match self.answered.iter().rev().find(|probe| probe.t1_ns == t1_ns) {
+            Some(probe) => format!("{}, as that probe was answered", stamps(t1_ns, probe.t2_ns, probe.t3_ns)),
+            None => format!(
+                "t1_ns, t2_ns and t3_ns of one of the newest {ANSWERED} answers to probes of clock `{}`, or no last",
+                clip(clock)
+            ),
+        };
+        Err(Fault::mismatch("last", expected, stamps(t1_ns, t2_ns, t3_ns)))
+    }
+
     /// How far the clock may be from the truth at a server time (µs), if that must be told anew.
     fn newly_told(&mut self, now_ns: i64) -> Option<f64> {
         let (_, uncertainty_us) = now(self.exchange.relation()?, now_ns);
@@ -87,11 +130,12 @@ impl Exchanges {
     pub(super) fn state(&self, session_clock: &str, now_ns: i64) -> v1::ClockState {
         let steps = self.by_clock.values().map(|kept| kept.exchange.steps()).sum();
         let relation = self.by_clock.get(session_clock).and_then(|kept| kept.exchange.relation());
-        let Some(relation) = relation else { return v1::ClockState { steps, ..Default::default() } };
-        let (offset_ns, uncertainty_us) = now(relation, now_ns);
+        // Before the first exchange anything may be true.
+        let (offset_ns, uncertainty_us) =
+            relation.map_or((0, f64::INFINITY), |relation| now(relation, now_ns));
         v1::ClockState {
             offset_ns: Some(offset_ns),
-            drift_ppm: Some(relation.drift_ppm),
+            drift_ppm: Some(relation.map_or(0.0, |relation| relation.drift_ppm)),
             uncertainty_us: Some(uncertainty_us),
             steps,
         }
@@ -110,17 +154,30 @@ fn at(relation: &Relation, device_ns: i128) -> (i64, f64) {
 }
 
 impl Session {
-    /// Takes a probe of a device's clock: what its last one has found, and the stamps of this one. `t3_ns` is when this
-    /// answers; whoever sends the reply later stamps it anew. `received` must not lie before the probe came.
-    /// Errors: `not_found` (no signal is on that clock), `unavailable`.
+    /// Takes a probe of a device's clock, and what its last one has found; the reply is stamped as it goes.
+    /// `received` must not lie before the probe came.
+    /// Errors: `not_found` (no signal is on that clock), `invalid` (a last one that was never answered so), `unavailable`.
     pub fn probe(self: &Arc<Self>, ask: &v1::ProbeRequest, received: Stamp) -> Result<v1::ProbeReply, Fault> {
+        let mut reply = self.take_probe(ask, received)?;
+        self.stamp(&mut reply);
+        Ok(reply)
+    }
+
+    /// As `probe`, its `t3_ns` still to be stamped.
+    fn take_probe(
+        self: &Arc<Self>,
+        ask: &v1::ProbeRequest,
+        received: Stamp,
+    ) -> Result<v1::ProbeReply, Fault> {
         let clock = self.clock(&ask.clock)?;
+        let mut binning = self.binning.lock();
         let mut core = self.core.lock();
         self.still_open(&core)?;
         core.last_sign = received.instant;
         if let Some(last) = &ask.last {
-            self.hear(&mut core, clock, last, received)?;
+            self.hear(&mut binning, &mut core, clock, last, received)?;
         }
+        drop(binning);
         let relation = core.exchanges.by_clock.get(clock).and_then(|kept| kept.exchange.relation()).copied();
         self.set_out(core);
         let found = relation.map(|relation| {
@@ -135,11 +192,19 @@ impl Session {
             clock: clock.into(),
             t1_ns: ask.t1_ns,
             t2_ns: received.unix_ns,
-            t3_ns: Stamp::now().unix_ns.max(received.unix_ns),
+            t3_ns: received.unix_ns,
             offset_ns: found.map(|found| found.0),
             drift_ppm: found.map(|found| found.1),
             uncertainty_us: found.map(|found| found.2),
         })
+    }
+
+    /// Stamps the reply to a probe as it is sent, and remembers what it says.
+    pub(super) fn stamp(&self, reply: &mut v1::ProbeReply) {
+        let mut core = self.core.lock();
+        // Behind the lock: a wait for it is none of the road's.
+        reply.t3_ns = Stamp::now().unix_ns.max(reply.t2_ns);
+        core.exchanges.by_clock.entry(reply.clock.clone()).or_default().note_answered(reply);
     }
 
     /// A clock of the session by its name.
@@ -156,9 +221,10 @@ impl Session {
         })
     }
 
-    /// What a finished probe has found.
+    /// What a finished probe has found. Errors: `invalid`, for one that was never answered so.
     fn hear(
         self: &Arc<Self>,
+        binning: &mut Binning,
         core: &mut Core,
         clock: &str,
         last: &v1::ProbeStamps,
@@ -166,6 +232,9 @@ impl Session {
     ) -> Result<(), Fault> {
         let v1::ProbeStamps { t1_ns, t2_ns, t3_ns, t4_ns } = *last;
         let kept = core.exchanges.by_clock.entry(clock.into()).or_default();
+        if !kept.take_answered(clock, last)? {
+            return Ok(());
+        }
         let heard = kept.exchange.take(Probe { t1_ns, t2_ns, t3_ns, t4_ns });
         let stepped_ns = match heard {
             Heard::Nothing => return Ok(()),
@@ -176,7 +245,7 @@ impl Session {
             }
         };
         let Some(relation) = kept.exchange.relation().copied() else { return Ok(()) };
-        self.act(core, Act::Relate { clock: clock.into(), relation, stepped_ns }, received)?;
+        self.act(binning, core, Act::Relate { clock: clock.into(), relation, stepped_ns }, received)?;
         if let Heard::Step(step) = heard {
             self.tell_step(core, clock, step, received);
         }
@@ -221,7 +290,7 @@ impl Session {
     /// the truth. `None` before the session's clock was probed.
     fn age(&self, core: &Core, bin: u64, now_ns: i64) -> Option<(Duration, Duration)> {
         let end_ns = core.aligner.grid()?.end_ns(bin);
-        let (end_ns, uncertainty_ns) = core.aligner.clocks().server_at(end_ns.into())?;
+        let (end_ns, uncertainty_ns) = core.aligner.clock().server_at(end_ns.into())?;
         // A little less than nothing is the relation's error.
         let since_ns = u64::try_from((i128::from(now_ns) - end_ns).max(0)).unwrap_or(u64::MAX);
         let age = Duration::from_nanos(since_ns).saturating_add(self.source_delay);
@@ -237,7 +306,9 @@ impl Session {
     /// Measures the ages of bins, and flags those over the deadline: a deadline is kept only if age and uncertainty
     /// together are under it. Answers how many are over; `None` before the session's clock was probed.
     pub(super) fn judge_ages(&self, core: &Core, parts: &mut [Part], now_ns: i64) -> Option<u64> {
-        core.aligner.clocks().relation(core.aligner.clocks().session_clock())?;
+        if !core.aligner.clock().is_known() {
+            return None;
+        }
         let mut missed = 0;
         for part in parts {
             for (bin, flags) in (part.first_bin..).zip(&mut part.flags) {
@@ -256,7 +327,7 @@ impl Session {
 impl Attachment {
     /// Takes a probe; the reply goes down in its turn, its `t3_ns` stamped as it is taken to be sent (`next`).
     pub fn probe(&self, ask: &v1::ProbeRequest, received: Stamp) {
-        match self.session.probe(ask, received) {
+        match self.session.take_probe(ask, received) {
             Ok(reply) => self.outbox.put(Outgoing::Message(v1::down::Message::Probe(reply))),
             Err(fault) => self.refuse(fault),
         }
@@ -298,5 +369,18 @@ mod tests {
     fn an_uncertainty_that_stays_less_is_told_anew() {
         let (last_us, times) = told((0..600).map(|k| if k < 100 { 900.0 } else { 80.0 }));
         assert_eq!((last_us, times), (100.0, 2));
+    }
+
+    #[test]
+    fn of_each_clock_only_the_newest_answered_probes_are_known_and_each_counts_once() {
+        let mut kept = Kept::default();
+        let reply = |t1_ns| v1::ProbeReply { t1_ns, t2_ns: 2, t3_ns: 3, ..Default::default() };
+        let last = |t1_ns, t3_ns| v1::ProbeStamps { t1_ns, t2_ns: 2, t3_ns, t4_ns: 9 };
+        (0..=ANSWERED as i64).for_each(|t1_ns| kept.note_answered(&reply(t1_ns)));
+        assert_eq!(kept.answered.len(), ANSWERED);
+        assert!(kept.take_answered("amp", &last(0, 3)).is_err(), "the oldest was forgotten");
+        assert!(kept.take_answered("amp", &last(1, 4)).is_err());
+        assert_eq!(kept.take_answered("amp", &last(1, 3)).ok(), Some(true));
+        assert_eq!(kept.take_answered("amp", &last(1, 3)).ok(), Some(false));
     }
 }

@@ -1,4 +1,5 @@
-//! What a session owns behind its lock, which is held for the ingest of a frame or the commit of a bin, never for a run.
+//! What a session owns behind its lock, which is held to judge a frame, to lay work down or to commit a bin, never for
+//! preprocessing (`binning`) or a run.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -21,16 +22,21 @@ use crate::pipeline::journey::Journey;
 use crate::pipeline::successor::Outgone;
 use crate::recorder::{Record, Ticket};
 use crate::signal::act::Act;
-use crate::signal::aligner::Aligner;
-use crate::signal::step::{Bin, Step};
+use crate::signal::standing::Standing;
+use crate::signal::step::{Bin, Counts};
+use crate::trace::{Sampler, StepTrace};
 use crate::wire::v1;
 
 /// What a road may be late without its bins being a backlog.
 const ROAD_JITTER: Duration = Duration::from_millis(20);
 
-/// What a session owns behind its lock, which is held for the ingest of a frame or the commit of a bin, never for a run.
+/// What a session owns behind its lock, which is held to judge a frame, to lay work down or to commit a bin, never for
+/// preprocessing or a run.
 pub(super) struct Core {
-    pub(super) aligner: Aligner,
+    /// How the aligner stood when it last laid work down.
+    pub(super) aligner: Standing,
+    /// Frames are on their way into bins, beside this lock.
+    pub(super) is_fed: bool,
     pub(super) exchanges: Exchanges,
     pub(super) orders: Vec<Order>,
     pub(super) journey: Journey,
@@ -53,6 +59,8 @@ pub(super) struct Core {
     /// Smallest difference between a frame's arrival and the end of its newest bin: the road at its best (ns).
     pub(super) road_ns: Option<i64>,
     pub(super) last_sign: Instant,
+    /// When a stream was detached last.
+    pub(super) left: Option<Instant>,
     pub(super) stream_count: u64,
     pub(super) closing: Option<&'static str>,
     /// By stage: its place in the lane that it runs on.
@@ -61,7 +69,8 @@ pub(super) struct Core {
     pub(super) switches: VecDeque<Pending>,
     /// What versions that took over have replaced, until somebody has the time to drop it.
     pub(super) outgone: Vec<(Outgone, Arc<Place>)>,
-    pub(super) steps: Vec<Step>,
+    /// What of the aligner's totals the metrics have.
+    pub(super) metered: Counts,
     /// Answers that wait for the journal, oldest first (`ack = "durable"`).
     pub(super) awaiting: VecDeque<Awaiting>,
     /// Small records that found no room yet, oldest first.
@@ -70,6 +79,8 @@ pub(super) struct Core {
     pub(super) last_ticket: Option<Ticket>,
     /// Whether the run knows where bin 0 lies.
     pub(super) t0_told: bool,
+    /// Which steps are traced.
+    pub(super) sampler: Sampler,
 }
 
 /// What waits for the journal before it leaves.
@@ -119,6 +130,8 @@ pub(super) struct End {
     pub(super) bins_left: usize,
     pub(super) queued: Duration,
     pub(super) compute: Duration,
+    /// Its stamps on the way, if it is traced.
+    pub(super) trace: Option<Box<StepTrace>>,
 }
 
 pub(super) struct Cause {
@@ -138,14 +151,16 @@ pub(super) struct Cause {
 impl Core {
     /// Nothing came yet.
     pub(super) fn new(
-        aligner: Aligner,
+        aligner: Standing,
         orders: Vec<Order>,
         journey: Journey,
         health: Health,
         places: Vec<Place>,
+        sampler: Sampler,
     ) -> Self {
         Self {
             aligner,
+            is_fed: false,
             exchanges: Exchanges::default(),
             orders,
             journey,
@@ -163,15 +178,17 @@ impl Core {
             tally: Tally::default(),
             road_ns: None,
             last_sign: Instant::now(),
+            left: None,
             stream_count: 0,
             closing: None,
             places: places.into_iter().map(Arc::new).collect(),
             switches: VecDeque::new(),
             outgone: Vec::new(),
-            steps: Vec::new(),
+            metered: Counts::default(),
             awaiting: VecDeque::new(),
             last_ticket: None,
             t0_told: false,
+            sampler,
         }
     }
 
@@ -186,12 +203,18 @@ impl Core {
     }
 
     pub(super) fn is_idle(&self) -> bool {
-        self.in_flight.is_none() && self.work.is_empty() && self.awaiting.is_empty()
+        !self.is_fed && self.in_flight.is_none() && self.work.is_empty() && self.awaiting.is_empty()
     }
 
     pub(super) fn is_detached(&self, now: Instant, dead_after: Duration) -> bool {
         self.orders.iter().all(|order| order.attached.is_none())
             && now.duration_since(self.last_sign) > dead_after
+    }
+
+    /// Whether nobody has been there for so long: no stream, and nothing that came.
+    pub(super) fn is_forsaken(&self, now: Instant, timeout: Duration) -> bool {
+        let since = self.left.map_or(self.last_sign, |left| left.max(self.last_sign));
+        self.outboxes().next().is_none() && now.duration_since(since) > timeout
     }
 
     /// A bin begins: when the frame behind it was received, and whether the bin is stale: brought late by a stall, with

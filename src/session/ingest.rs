@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use prost::Message as _;
 
+use super::binning::Binning;
 use super::core::{Cause, Core, End, Work};
 use super::fanout::News;
 use super::live::Session;
@@ -14,13 +15,25 @@ use crate::domain::frame::Frame;
 use crate::domain::ids::SignalName;
 use crate::domain::output::Notice;
 use crate::domain::time::Stamp;
+use crate::domain::trace::RequestSpan;
 use crate::error::{Fault, Kind};
 use crate::recorder::Record;
 use crate::signal::step::Step;
+use crate::trace::{StepTrace, Under};
 use crate::wire::{self, v1};
 
 /// Small records that wait for room; one more, and the oldest goes.
 const UNNOTED_LIMIT: usize = 256;
+
+/// Where a step stands: within the request that brought its frame alone, or that named a trace for all that it brings. A
+/// stream that named none would else be one trace without end.
+fn under(request: Option<RequestSpan>, is_lone: bool) -> Under {
+    match request {
+        None => Under::Nothing,
+        Some(request) if is_lone || request.parent.is_some() => Under::Request(request.context),
+        Some(request) => Under::Stream(request.context),
+    }
+}
 
 /// A frame as far as it can be read without the session's lock.
 pub(super) struct Read {
@@ -52,40 +65,26 @@ impl Session {
         Some(Read { signal, seq, writer, frame, data, sink })
     }
 
-    pub(super) fn ingest(&self, core: &mut Core, read: Read, by: Writer, received: Stamp) {
+    /// Judges a frame and aligns it into bins; what is to be done with them is laid down in `binning`. Answers how many
+    /// bins it has closed.
+    pub(super) fn ingest(
+        &self,
+        binning: &mut Binning,
+        read: Read,
+        by: Writer,
+        received: Stamp,
+        request: Option<RequestSpan>,
+    ) -> usize {
         let Read { signal, seq, writer, frame, data, sink } = read;
-        let name = self.signals[signal].name.as_str();
-        let allowed = core.orders[signal].may_write(by, name, &writer).and_then(|()| self.still_open(core));
-        if let Err(fault) = allowed {
-            return sink.fault(fault.about(name, seq));
-        }
-        let frame = match frame {
-            Ok(frame) => frame,
-            Err(fault) => {
-                return sink.fault(fault.about(name, seq).expecting(core.orders[signal].next_seq()));
-            }
-        };
-        let sink = match core.orders[signal].judge(&frame, sink) {
-            Verdict::Take(sink) => sink,
-            Verdict::Done => return,
-        };
+        let Some((frame, sink)) = self.judge_frame(signal, seq, &writer, frame, sink, by) else { return 0 };
         let once = matches!(sink, Sink::Once(_));
-        // A stream is not read past its window; a second window is for one that took over from another.
-        let most = if once { self.window } else { 2 * self.window };
-        if core.orders[signal].unanswered() >= most {
-            let detail =
-                format!("signal {}: {} frames are unanswered, the window is full", frame.signal, self.window);
-            let fault = Fault::new(Kind::Overloaded, detail).retry_after(self.width.as_secs_f64() * 1e3);
-            return core.orders[signal].refuse(&frame, sink, fault);
-        }
-        let mut steps = std::mem::take(&mut core.steps);
-        let pushed = core.aligner.push(signal, &frame, received.unix_ns, &mut steps);
-        let newest_end_ns = steps.iter().rev().find_map(|step| match step {
-            Step::Bin(bin) => core.aligner.grid().map(|grid| grid.end_ns(bin.k)),
+        let pushed = binning.aligner.push(signal, &frame, received.unix_ns, &mut binning.steps);
+        let mut core = self.core.lock();
+        let newest_end_ns = binning.steps.iter().rev().find_map(|step| match step {
+            Step::Bin(bin) => binning.aligner.grid().map(|grid| grid.end_ns(bin.k)),
             _ => None,
         });
-        let bins_left = self.take_steps(core, &mut steps);
-        core.steps = steps;
+        let bins_left = self.take_steps(binning, &mut core);
         let fault = match pushed {
             Ok(()) => None,
             Err(refusal) if refusal.consumed() => Some(
@@ -93,14 +92,26 @@ impl Session {
                     .about(frame.signal.as_str(), frame.seq)
                     .expecting(frame.seq + 1),
             ),
-            Err(refusal) => return core.orders[signal].refuse(&frame, sink, Fault::from(refusal)),
+            Err(refusal) => {
+                core.orders[signal].refuse(&frame, sink, Fault::from(refusal));
+                return bins_left;
+            }
         };
         core.orders[signal].consumed(&frame, sink);
-        self.meter.received(received.instant.elapsed());
+        let receive = received.instant.elapsed();
+        self.meter.received(receive);
         let behind = newest_end_ns.is_some_and(|end_ns| core.is_behind(end_ns, received.unix_ns, self.width));
-        let bins_until = core.aligner.next_bin();
-        core.work.push_back(Work::End);
-        core.ends.push_back(End {
+        let is_lone = by == Writer::Caller;
+        let is_asked = is_lone && request.is_some_and(|request| request.parent.is_some());
+        let trace = (bins_left > 0 && core.sampler.takes(is_asked)).then(|| {
+            let pipeline = core.journey.plan().name.clone();
+            let of = (frame.signal.clone(), frame.seq);
+            Box::new(StepTrace::new(under(request, is_lone), self.id, pipeline, of, received, receive))
+        });
+        drop(core);
+        let bins_until = binning.aligner.next_bin();
+        binning.work.push_back(Work::End);
+        binning.ends.push_back(End {
             cause: Some(Cause {
                 signal,
                 seq: frame.seq,
@@ -116,32 +127,80 @@ impl Session {
             bins_left,
             queued: Duration::ZERO,
             compute: Duration::ZERO,
+            trace,
         });
+        bins_left
     }
 
-    /// Bins and skips to the end of the work, notices to whoever listens; answers how many bins.
-    pub(super) fn take_steps(&self, core: &mut Core, steps: &mut Vec<Step>) -> usize {
+    /// Whether a frame is to be taken: its writer may, it can be read, it is its turn, and there is room. One that is
+    /// not is answered here.
+    fn judge_frame(
+        &self,
+        signal: usize,
+        seq: u64,
+        writer: &str,
+        frame: Result<Frame, Fault>,
+        sink: Sink,
+        by: Writer,
+    ) -> Option<(Frame, Sink)> {
+        let name = self.signals[signal].name.as_str();
+        let mut core = self.core.lock();
+        core.is_fed = true;
+        let allowed = core.orders[signal].may_write(by, name, writer).and_then(|()| self.still_open(&core));
+        if let Err(fault) = allowed {
+            sink.fault(fault.about(name, seq).expecting(core.orders[signal].next_seq()));
+            return None;
+        }
+        let frame = match frame {
+            Ok(frame) => frame,
+            Err(fault) => {
+                sink.fault(fault.about(name, seq).expecting(core.orders[signal].next_seq()));
+                return None;
+            }
+        };
+        let Verdict::Take(sink) = core.orders[signal].judge(&frame, sink) else { return None };
+        // A stream is not read past its window; a second window is for one that took over from another.
+        let most = if matches!(sink, Sink::Once(_)) { self.window } else { 2 * self.window };
+        if core.orders[signal].unanswered() >= most {
+            let detail =
+                format!("signal {}: {} frames are unanswered, the window is full", frame.signal, self.window);
+            let fault = Fault::new(Kind::Overloaded, detail).retry_after(self.width.as_secs_f64() * 1e3);
+            core.orders[signal].refuse(&frame, sink, fault);
+            return None;
+        }
+        Some((frame, sink))
+    }
+
+    /// Bins and skips to the end of what is laid down, notices to whoever listens; answers how many bins.
+    pub(super) fn take_steps(&self, binning: &mut Binning, core: &mut Core) -> usize {
+        let Binning { steps, work, .. } = binning;
         let mut bins = 0;
         for step in steps.drain(..) {
             match step {
                 Step::Bin(bin) => {
                     bins += 1;
-                    core.work.push_back(Work::Bin(Box::new(bin)));
+                    work.push_back(Work::Bin(Box::new(bin)));
                 }
-                Step::Skipped { from, to } => core.work.push_back(Work::Skipped { to, bins: to - from }),
+                Step::Skipped { from, to } => work.push_back(Work::Skipped { to, bins: to - from }),
                 Step::Notice(notice) => {
                     self.meter.happened(&notice);
                     self.tell(core, notice);
                 }
             }
         }
-        self.waits_changed.notify_one();
+        let counts = binning.aligner.counts();
+        self.meter.late(std::mem::replace(&mut core.metered, counts), counts);
         bins
     }
 
     /// A notice to the run, to every attached stream and to whoever listens.
     pub(super) fn tell(&self, core: &mut Core, notice: Notice) {
-        self.note(core, Record::Event(notice.clone()));
+        let mut event = notice.clone();
+        if event.from_bin.is_none() {
+            // What concerns no bin lies before the next one to close.
+            (event.from_bin, event.to_bin) = (Some(core.aligner.next_bin()), Some(core.aligner.next_bin()));
+        }
+        self.note(core, Record::Event(event));
         let message = v1::Notice {
             kind: notice.kind.word().into(),
             signal: notice.signal.as_ref().map(SignalName::to_string).unwrap_or_default(),

@@ -8,9 +8,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
+use super::binning::Binning;
 use super::core::{Core, End, Work};
 use super::fanout::Fanout;
 use super::health::windows;
@@ -18,12 +19,13 @@ use super::meter::Meter;
 use super::order::{Order, Sink, Writer};
 use super::outbox::Outgoing;
 use super::switching::pinned;
-use crate::batch::Place;
+use crate::batch::{Ingest, Place};
 use crate::domain::ids::{RunId, SessionId};
 use crate::domain::output::{EventKind, Notice, OutputSpec};
 use crate::domain::settings::{Ack, ResetScope};
 use crate::domain::signal::SignalSpec;
 use crate::domain::time::Stamp;
+use crate::domain::trace::RequestSpan;
 use crate::error::{Fault, Kind};
 use crate::health::Health;
 use crate::pipeline::journey::Journey;
@@ -31,6 +33,8 @@ use crate::pipeline::plan::Plan;
 use crate::recorder::{Close, RunRecorder};
 use crate::signal::act::Act;
 use crate::signal::aligner::Aligner;
+use crate::signal::refusal::Refusal;
+use crate::trace::Tracer;
 use crate::wire::told::Told;
 use crate::wire::{self, v1};
 
@@ -65,6 +69,8 @@ pub struct Made {
     pub recorder: Option<RunRecorder>,
     /// Its places in the lanes, held until it closes.
     pub places: Vec<Place>,
+    /// What its ingest costs, held until it closes.
+    pub ingest: Ingest,
     /// Width of a bin.
     pub width: Duration,
     /// What a device holds back before it sends, the most of the signals that feed inputs: it counts in the age.
@@ -83,6 +89,8 @@ pub struct Made {
     pub idle_timeout: Duration,
     /// What it tells the metrics.
     pub meter: Meter,
+    /// Takes the steps that are traced.
+    pub tracer: Tracer,
 }
 
 /// An open session.
@@ -109,9 +117,17 @@ pub struct Session {
     pub(super) ack: Ack,
     pub(super) invalid_limit: u32,
     pub(super) meter: Meter,
+    pub(super) tracer: Tracer,
     pub(super) recorder: Option<RunRecorder>,
+    /// What its ingest costs.
+    pub(super) ingest_cost: Ingest,
+    /// Held by whoever brings frames by HTTP, so that they come in the order of their receipt.
+    turn: Arc<tokio::sync::Mutex<()>>,
+    pub(super) session_clock: String,
+    /// Before `core`.
+    pub(super) binning: Mutex<Binning>,
     pub(super) core: Mutex<Core>,
-    /// The plan once every version that will take over has done so. Held while one is made ready; before `core`.
+    /// The plan once every version that will take over has done so. Held while one is made ready; before `binning`.
     pub(super) ahead: Mutex<Arc<Plan>>,
     pub(super) fanout: Fanout,
     /// Rows of a session that is gone are not run.
@@ -131,6 +147,7 @@ impl Session {
         let kept =
             made.wanted.iter().zip(&made.recorded).map(|(wanted, recorded)| *wanted || *recorded).collect();
         let fanout = Fanout::new(made.outputs.len(), made.subscriber_buffer);
+        let sampler = made.tracer.sampler(made.id);
         Arc::new(Self {
             id: made.id,
             run: made.run,
@@ -149,9 +166,21 @@ impl Session {
             ack: made.ack,
             invalid_limit: made.invalid_limit,
             meter: made.meter,
+            tracer: made.tracer,
             recorder: made.recorder,
             ahead: Mutex::new(Arc::clone(made.journey.plan())),
-            core: Mutex::new(Core::new(made.aligner, orders, made.journey, made.health, made.places)),
+            ingest_cost: made.ingest,
+            turn: Arc::default(),
+            session_clock: made.aligner.clocks().session_clock().to_owned(),
+            core: Mutex::new(Core::new(
+                made.aligner.standing(),
+                orders,
+                made.journey,
+                made.health,
+                made.places,
+                sampler,
+            )),
+            binning: Mutex::new(Binning::new(made.aligner)),
             fanout,
             gone: AtomicBool::new(false),
             stirred: Notify::new(),
@@ -167,24 +196,52 @@ impl Session {
         })
     }
 
-    /// Takes frames that came together from one writer, each with its sink, and steps what they close. The answers come
-    /// by the sinks.
+    /// Whether so many frames, fed together, are known to hold a thread for longer than one of the runtime's may be held.
+    /// `None`: nothing was measured yet.
+    pub fn is_long(&self, frames: usize) -> Option<bool> {
+        self.ingest_cost.is_long(frames)
+    }
+
+    /// The turn of a caller who feeds a frame: to be held until it was fed. Cancel-safe: a place in the queue is lost.
+    pub async fn turn(&self) -> tokio::sync::OwnedMutexGuard<()> {
+        Arc::clone(&self.turn).lock_owned().await
+    }
+
+    /// Takes frames that came together from one writer by one request, each with its sink, and steps what they close. The
+    /// answers come by the sinks. May take long, see `is_long`: other threads are held up only if they feed the same session.
     pub fn feed(
         self: &Arc<Self>,
         frames: impl IntoIterator<Item = (v1::Frame, Sink)>,
         by: Writer,
         received: Stamp,
+        request: Option<RequestSpan>,
     ) {
         let _span = tracing::debug_span!("session.feed", session.id = %self.id).entered();
         self.unbroken(|| {
+            let begun = Instant::now();
             // What needs no lock is done before it is taken.
             let read: Vec<_> =
                 frames.into_iter().filter_map(|(frame, sink)| self.read(frame, sink)).collect();
+            let (mut took, count, mut bins) = (begun.elapsed(), read.len(), 0);
+            let mut binning = self.binning.lock();
+            for frame in read {
+                let begun = Instant::now();
+                bins += self.ingest(&mut binning, frame, by, received, request);
+                took += begun.elapsed();
+                // Between two frames, one who waits for the aligner goes first.
+                MutexGuard::bump(&mut binning);
+            }
+            if let Some(since) = binning.spent(took, bins) {
+                self.ingest_cost.learn_bins(bins, since);
+                // A frame that closes no bin says nothing of one that does: preprocessing comes with the last of a bin.
+                self.ingest_cost.learn_frames(count.min(bins), took);
+            }
             let mut core = self.core.lock();
             core.last_sign = received.instant;
-            for frame in read {
-                self.ingest(&mut core, frame, by, received);
-            }
+            core.is_fed = false;
+            binning.lay_down(&mut core);
+            self.waits_changed.notify_one();
+            drop(binning);
             self.set_out(core);
         });
     }
@@ -192,39 +249,69 @@ impl Session {
     /// Closes bins whose missing signals have been waited for long enough.
     pub fn expire(self: &Arc<Self>, now: Stamp) {
         self.unbroken(|| {
-            let mut core = self.core.lock();
-            if core.closing.is_some() {
-                return;
+            let mut binning = self.binning.lock();
+            {
+                let mut core = self.core.lock();
+                if core.closing.is_some() {
+                    return;
+                }
+                core.is_fed = true;
             }
-            let Some(before) = core.aligner.due(now.unix_ns) else { return };
+            let act =
+                binning.aligner.due(now.unix_ns).map(|before| Act::Close { before, now_ns: now.unix_ns });
             // Cannot fail: only a reset can.
-            let _ = self.act(&mut core, Act::Close { before, now_ns: now.unix_ns }, now);
+            let done = act.map(|act| (binning.act(&act), act));
+            let mut core = self.core.lock();
+            core.is_fed = false;
+            if let Some((done, act)) = done {
+                let _ = self.acted(&mut binning, &mut core, act, done, now);
+            }
+            drop(binning);
             self.set_out(core);
         });
     }
 
     /// Does something to the aligner beside pushing frames, and keeps it in the order of the work, so that replay does it
     /// at the same place. Errors: as the aligner's; nothing has happened then.
-    pub(super) fn act(&self, core: &mut Core, act: Act, now: Stamp) -> Result<(), Fault> {
-        let mut steps = std::mem::take(&mut core.steps);
-        let done = core.aligner.act(&act, &mut steps);
-        let is_closing = !steps.is_empty();
+    pub(super) fn act(
+        &self,
+        binning: &mut Binning,
+        core: &mut Core,
+        act: Act,
+        now: Stamp,
+    ) -> Result<(), Fault> {
+        let done = binning.act(&act);
+        self.acted(binning, core, act, done, now)
+    }
+
+    /// Lays down that something was done to the aligner, and what came of it.
+    fn acted(
+        &self,
+        binning: &mut Binning,
+        core: &mut Core,
+        act: Act,
+        done: Result<(), Refusal>,
+        now: Stamp,
+    ) -> Result<(), Fault> {
+        let is_closing = !binning.steps.is_empty();
         if done.is_ok() {
-            core.work.push_back(Work::Act(act));
+            binning.work.push_back(Work::Act(act));
         }
-        let bins_left = self.take_steps(core, &mut steps);
-        core.steps = steps;
+        let bins_left = self.take_steps(binning, core);
         if is_closing {
-            core.work.push_back(Work::End);
-            core.ends.push_back(End {
+            binning.work.push_back(Work::End);
+            binning.ends.push_back(End {
                 cause: None,
                 received: now,
                 behind: false,
                 bins_left,
                 queued: Duration::ZERO,
                 compute: Duration::ZERO,
+                trace: None,
             });
         }
+        binning.lay_down(core);
+        self.waits_changed.notify_one();
         done.map_err(Fault::from)
     }
 
@@ -234,7 +321,12 @@ impl Session {
             Ok(done) => Some(done),
             Err(_) => {
                 tracing::error!(session.id = %self.id, "a fault of ours: the session panicked and is ended");
-                self.abandon(&mut self.core.lock(), Kind::Internal, BROKEN);
+                let mut binning = self.binning.lock();
+                let mut core = self.core.lock();
+                core.is_fed = false;
+                binning.lay_down(&mut core);
+                self.abandon(&mut core, Kind::Internal, BROKEN);
+                drop((core, binning));
                 self.stirred.notify_waiters();
                 None
             }
@@ -247,9 +339,9 @@ impl Session {
         self.fanout.end(Told::Ended(Fault::new(kind, why)));
     }
 
-    /// Closes bins when they have waited for long enough, until the session is gone; runs for as long as a session
-    /// with several inputs is open.
-    pub async fn close_waited_bins(self: Arc<Self>) {
+    /// Waits until bins have waited for long enough, so that `expire` is due; `false` once the session is gone.
+    /// One task at a time. Cancel-safe.
+    pub async fn has_waited(&self) -> bool {
         while !self.gone.load(Ordering::Acquire) {
             let stirred = self.waits_changed.notified();
             let next_ns = self.core.lock().aligner.next_expiry_ns();
@@ -260,19 +352,22 @@ impl Session {
             let wait_ns = next_ns.saturating_sub(Stamp::now().unix_ns).max(0);
             // Cancel-safe: a wake-up that is missed here is the time limit itself, after which all is looked at anew.
             if tokio::time::timeout(Duration::from_nanos(wait_ns as u64), stirred).await.is_err() {
-                self.expire(Stamp::now());
+                return true;
             }
         }
+        false
     }
 
     /// Starts the state anew before `at_bin` (default: the next bin to close), and says before which.
     /// Errors: `conflict` for a bin that has closed.
     pub fn reset(self: &Arc<Self>, scope: ResetScope, at_bin: Option<u64>, now: Stamp) -> Result<u64, Fault> {
+        let mut binning = self.binning.lock();
         let mut core = self.core.lock();
         self.still_open(&core)?;
         core.last_sign = now.instant;
-        let at_bin = at_bin.unwrap_or(core.aligner.next_bin());
-        self.act(&mut core, Act::Reset { scope, at_bin }, now)?;
+        let at_bin = at_bin.unwrap_or(binning.aligner.next_bin());
+        self.act(&mut binning, &mut core, Act::Reset { scope, at_bin }, now)?;
+        drop(binning);
         self.set_out(core);
         Ok(at_bin)
     }
@@ -332,14 +427,20 @@ impl Session {
 
     /// Ends the session if nothing is in flight: in one hold of the lock, so that nothing begins in between.
     fn end(&self, why: &'static str, finished: bool) -> Option<v1::CloseReply> {
+        // Why asked first: whoever feeds holds the aligner, for as long as preprocessing takes.
+        if !self.core.lock().is_idle() {
+            return None;
+        }
+        let mut binning = self.binning.lock();
         let mut core = self.core.lock();
         if !core.is_idle() {
             return None;
         }
-        let mut steps = std::mem::take(&mut core.steps);
-        core.aligner.finish(Stamp::now().unix_ns, &mut steps);
-        self.take_steps(&mut core, &mut steps);
-        core.steps = steps;
+        let Binning { aligner, steps, .. } = &mut *binning;
+        aligner.finish(Stamp::now().unix_ns, steps);
+        self.take_steps(&mut binning, &mut core);
+        binning.lay_down(&mut core);
+        drop(binning);
         self.end_shifts(&mut core);
         let notice = Notice {
             kind: EventKind::Closed,
@@ -358,6 +459,7 @@ impl Session {
         core.switches.clear();
         self.fanout.end(if finished { Told::Closed(why.into()) } else { Told::Ended(fault) });
         core.places.clear();
+        self.ingest_cost.leave();
         self.gone.store(true, Ordering::Release);
         Some(core.summary())
     }
@@ -390,7 +492,7 @@ impl Session {
             }),
             gaps: core.aligner.counts().gaps,
             late: core.aligner.counts().late,
-            clock: Some(core.exchanges.state(core.aligner.clocks().session_clock(), Stamp::now().unix_ns)),
+            clock: Some(core.exchanges.state(&self.session_clock, Stamp::now().unix_ns)),
             recording: self.recording().into(),
             health: health.word().into(),
             health_windows: windows(&health),
@@ -413,6 +515,6 @@ impl Session {
         if core.closing == Some(BROKEN) {
             return true;
         }
-        core.outboxes().next().is_none() && now.duration_since(core.last_sign) > self.idle_timeout
+        core.is_forsaken(now, self.idle_timeout)
     }
 }

@@ -6,10 +6,11 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use crate::domain::output::{EventKind, Notice};
-use crate::domain::settings::{GapPolicy, LatePolicy, Policies};
+use crate::domain::settings::{GapPolicy, Policies};
 use crate::metrics::{
     Metrics, ModelMetrics, Outcome, PipelineMetrics, SessionGauge, SessionState, ShiftGauge, Stage,
 };
+use crate::signal::step::Counts;
 
 /// The metrics of one session. Its gauges count the session for as long as it lives.
 #[derive(Debug)]
@@ -20,7 +21,6 @@ pub struct Meter {
     first: ModelMetrics,
     last: ModelMetrics,
     gap: GapPolicy,
-    late: LatePolicy,
     gauge: Mutex<SessionGauge>,
     shift: Mutex<ShiftGauge>,
 }
@@ -36,28 +36,23 @@ impl Meter {
     ) -> Self {
         let gauge = Mutex::new(all.session(SessionState::Open));
         let shift = Mutex::new(pipeline.shift());
-        Self { all, pipeline, first, last, gap: policies.gap, late: policies.late, gauge, shift }
+        Self { all, pipeline, first, last, gap: policies.gap, gauge, shift }
     }
 
-    /// Counts a gap, or the closed bins that data came for.
+    /// Counts a gap.
     pub(super) fn happened(&self, notice: &Notice) {
-        match notice.kind {
-            EventKind::Gap => self.all.gap(self.gap),
-            EventKind::Late => {
-                let bins = match (notice.from_bin, notice.to_bin) {
-                    (Some(from), Some(to)) => to.saturating_sub(from),
-                    _ => 1,
-                };
-                // Nothing new came: what was to go into a later bin found none.
-                let found_no_bin = notice.count == 0;
-                if !found_no_bin {
-                    self.pipeline.bins_done(Outcome::Late, bins);
-                }
-                if found_no_bin || self.late == LatePolicy::Drop {
-                    self.pipeline.bins_done(Outcome::Dropped, bins);
-                }
-            }
-            _ => {}
+        if notice.kind == EventKind::Gap {
+            self.all.gap(self.gap);
+        }
+    }
+
+    /// Counts the closed bins that data came for since `before`.
+    pub(super) fn late(&self, before: Counts, now: Counts) {
+        if now.late_bins > before.late_bins {
+            self.pipeline.bins_done(Outcome::Late, now.late_bins - before.late_bins);
+        }
+        if now.late_bins_dropped > before.late_bins_dropped {
+            self.pipeline.bins_done(Outcome::Dropped, now.late_bins_dropped - before.late_bins_dropped);
         }
     }
 

@@ -10,6 +10,7 @@ pub mod attach; // a stream that writes
 pub mod subscribe; // one who listens
 pub mod live; // the session's own door
 mod core; // what a session owns behind its lock
+mod binning; // the aligner, behind a lock of its own
 mod ingest; // frames in
 mod stepping; // bins through the pipeline, one at a time
 mod answering; // answers out

@@ -34,7 +34,9 @@ impl Sink {
         self.give(Answer::Fault(fault), true, false);
     }
 
-    /// Hands over an answer, one that was `owed` or not: all its messages to a stream, the first to a single caller.
+    /// Hands over an answer, one that was `owed` or not: all its messages to a stream. A single caller gets the first,
+    /// since one message has no hole, and by `dropped` how many more there are: only of a frame that came by a stream
+    /// and is asked for again (`cause.once`).
     fn give(self, answer: Answer, reply: bool, owed: bool) {
         match self {
             Sink::Stream(outbox) => outbox.answer(owed, |queue| match answer {
@@ -49,7 +51,10 @@ impl Sink {
             }),
             Sink::Once(caller) => {
                 let answer = match answer {
-                    Answer::Outputs(outputs) => Ok(outputs.into_iter().next().unwrap_or_default()),
+                    Answer::Outputs(outputs) => {
+                        let dropped = outputs.len().saturating_sub(1) as u64;
+                        Ok(v1::Output { dropped, ..outputs.into_iter().next().unwrap_or_default() })
+                    }
                     Answer::Fault(fault) => Err(fault),
                 };
                 // Why ignored: the caller has left; the answer stays for the frame sent again.

@@ -107,7 +107,8 @@ impl Session {
         let part = core.parts.last_mut().expect("a part was just pushed");
         let begun = Instant::now();
         core.journey.read_out(&mut part.columns);
-        self.meter.read_out(begun.elapsed());
+        let read_out = begun.elapsed();
+        self.meter.read_out(read_out);
         part.flags.push(flags.0);
         match fault {
             None => {
@@ -124,6 +125,9 @@ impl Session {
         if let Some(end) = core.ends.front_mut() {
             end.queued += times.queued;
             end.compute += times.compute;
+            if let Some(trace) = &mut end.trace {
+                trace.read_out(k, begun, read_out);
+            }
         }
         core.tally.bins += 1;
         core.tally.last_bin = Some(k);
@@ -170,9 +174,23 @@ impl Owner for Session {
 }
 
 impl Session {
+    /// Stamps a run, if its bin is traced.
+    fn trace_run(&self, core: &mut Core, ran: &Ran) {
+        let Core { ends, in_flight, journey, .. } = core;
+        let trace = ends.front_mut().and_then(|end| end.trace.as_deref_mut());
+        if let (Some(trace), Some(bin)) = (trace, in_flight) {
+            let version = &journey.stage().version;
+            let times = (ran.queued, ran.compute);
+            trace.ran(bin.k, (&version.model, version.version), ran.started, times, ran.rows);
+        }
+    }
+
     /// A stage's row came back: on to the next stage, or the next bin.
     fn passed(&self, row: Box<Row>, outcome: Result<Ran, RowFault>) -> Option<Onward> {
         let mut core = self.core.lock();
+        if let Ok(ran) = &outcome {
+            self.trace_run(&mut core, ran);
+        }
         match core.journey.arrived(row, outcome) {
             Next::Stage(onward) => Some(onward),
             Next::Done => {

@@ -9,7 +9,7 @@ use super::fanout::{Next, Round};
 use super::live::Session;
 use super::mailbox::Mailbox;
 use crate::domain::output::find_output;
-use crate::error::{Fault, Kind, clip, there_is};
+use crate::error::{Fault, Kind};
 use crate::wire::told::Told;
 use crate::wire::v1;
 
@@ -41,7 +41,7 @@ impl Drop for Subscription {
 impl Session {
     /// Subscribes to these outputs (none: all), at most `max_hz` messages a second. The second value asks the caller to
     /// have `hand_out` run.
-    /// Errors: `invalid` (an unknown output, a rate that is none), `unavailable` (closing).
+    /// Errors: `not_found` (output), `invalid` (a rate that is none), `unavailable` (closing).
     pub fn subscribe(
         self: &Arc<Self>,
         outputs: &[String],
@@ -51,8 +51,7 @@ impl Session {
         for name in outputs {
             let at = find_output(&self.outputs, name).ok_or_else(|| {
                 let names = self.outputs.iter().map(|output| output.name.as_str());
-                let expected = format!("outputs of this session ({})", there_is(name, names));
-                Fault::mismatch("outputs", expected, format!("`{}`", clip(name)))
+                Fault::not_found("output", name, names)
             })?;
             chosen[at] = true;
         }

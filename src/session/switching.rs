@@ -63,10 +63,11 @@ impl Session {
         let (next, place) = prepare(&running)?;
         let plan = Arc::clone(&next.plan);
         let (stage, state) = (&plan.stages[next.stage], next.state);
+        let mut binning = self.binning.lock();
         let mut core = self.core.lock();
         self.still_open(&core)?;
         core.last_sign = now.instant;
-        let at_bin = at_bin.unwrap_or(core.aligner.next_bin());
+        let at_bin = at_bin.unwrap_or(binning.aligner.next_bin());
         if let Some(last) = core.switches.back().filter(|last| last.at_bin > at_bin) {
             let detail = format!(
                 "a switch before bin {} was asked for; one before bin {at_bin} comes too late",
@@ -79,7 +80,9 @@ impl Session {
             return Err(Fault::new(Kind::Overloaded, detail));
         }
         let (name, version, digest) = (stage.name.clone(), stage.version.version, stage.version.digest);
-        self.act(&mut core, Act::Switch(Switch { stage: name, version, digest, state, at_bin }), now)?;
+        let act = Act::Switch(Switch { stage: name, version, digest, state, at_bin });
+        self.act(&mut binning, &mut core, act, now)?;
+        drop(binning);
         let segment = wire::json::write(&v1::Segment { from_bin: at_bin, pinned: pinned(&plan) });
         let segment = String::from_utf8(segment).unwrap_or_default();
         core.switches.push_back(Pending { at_bin, next, place, segment });

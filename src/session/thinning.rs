@@ -1,8 +1,8 @@
 //! Bins of many messages as one that shows their extremes.
 
 use super::part::Part;
+use crate::domain::extremes::Extremes;
 use crate::domain::tensor::Dtype;
-use crate::readout::extremes::Extremes;
 use crate::wire::v1;
 
 /// What is being thinned for those who chose alike.

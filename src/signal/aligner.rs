@@ -8,10 +8,12 @@ use super::closing::Closing;
 use super::feed::Feed;
 use super::grid::Grid;
 use super::landing::Scene;
+use super::late::LateBins;
 use super::log::Log;
 use super::plan::Plan;
 use super::refusal::{Refusal, SignalError};
 use super::shape;
+use super::standing::Standing;
 use super::step::{Counts, Step};
 use super::track::{Placed, Track};
 use super::trial::{Trials, Turn};
@@ -48,6 +50,7 @@ pub struct Aligner {
     /// How far some required signal was ready (bins), and when; the first entry is what the next bin waits by.
     waits: VecDeque<(u64, i64)>,
     pub(super) counts: Counts,
+    pub(super) late_bins: LateBins,
     pub(super) spare: Closing,
 }
 
@@ -73,6 +76,7 @@ impl Aligner {
             switches: BTreeMap::new(),
             waits: VecDeque::new(),
             counts: Counts::default(),
+            late_bins: LateBins::default(),
             spare: Closing::default(),
             plan,
         };
@@ -162,7 +166,8 @@ impl Aligner {
             track.reject(frame, &landing);
             return Err(refusal);
         }
-        let mut log = Log { steps: out, counts: &mut self.counts, t_ns: now_ns };
+        let mut log =
+            Log { steps: out, counts: &mut self.counts, late_bins: &mut self.late_bins, t_ns: now_ns };
         track.take(frame, landing, &scene, &mut log);
         let (ready, end_ns, leads) = (track.ready, track.mark_ns, track.leads);
         if self.by_signal[self.anchor] == Some(t) {
@@ -184,7 +189,12 @@ impl Aligner {
             let Some((signal, frame, _)) = self.early.pop_front() else { break };
             self.early_bytes -= weight(&frame);
             self.counts.before_start += 1;
-            let mut log = Log { steps: out, counts: &mut self.counts, t_ns: arrived_ns };
+            let mut log = Log {
+                steps: out,
+                counts: &mut self.counts,
+                late_bins: &mut self.late_bins,
+                t_ns: arrived_ns,
+            };
             let detail = "1 frame came long before the session's first signal; it is left out".to_owned();
             log.notice(EventKind::BeforeStart, Some(&self.plan.signals[signal].name), None, 1, detail);
         }
@@ -197,7 +207,12 @@ impl Aligner {
         for (signal, frame, arrived_ns) in std::mem::take(&mut self.early) {
             let Some(t) = self.by_signal[signal] else { continue };
             if let Err(refusal) = self.take(t, &frame, arrived_ns, now_ns, out) {
-                let mut log = Log { steps: out, counts: &mut self.counts, t_ns: now_ns };
+                let mut log = Log {
+                    steps: out,
+                    counts: &mut self.counts,
+                    late_bins: &mut self.late_bins,
+                    t_ns: now_ns,
+                };
                 let name = &self.plan.signals[signal].name;
                 log.notice(EventKind::BeforeStart, Some(name), None, 1, refusal.to_string());
             }
@@ -216,7 +231,12 @@ impl Aligner {
                 Turn::Start => self.plan.reset_on.trial_start,
                 Turn::End => self.plan.reset_on.trial_end,
                 Turn::Broken(detail) => {
-                    let mut log = Log { steps: out, counts: &mut self.counts, t_ns: arrived_ns };
+                    let mut log = Log {
+                        steps: out,
+                        counts: &mut self.counts,
+                        late_bins: &mut self.late_bins,
+                        t_ns: arrived_ns,
+                    };
                     log.notice(EventKind::TrialBroken, Some(name), None, 1, detail);
                     false
                 }
@@ -264,18 +284,27 @@ impl Aligner {
     pub fn finish(&mut self, now_ns: i64, out: &mut Vec<Step>) {
         self.early_bytes = 0;
         for (signal, _, _) in std::mem::take(&mut self.early) {
-            let mut log = Log { steps: out, counts: &mut self.counts, t_ns: now_ns };
+            let mut log =
+                Log { steps: out, counts: &mut self.counts, late_bins: &mut self.late_bins, t_ns: now_ns };
             log.counts.before_start += 1;
             let detail = "1 frame came, and none of the session's first signal; it is left out".to_owned();
             log.notice(EventKind::BeforeStart, Some(&self.plan.signals[signal].name), None, 1, detail);
         }
-        let mut log = Log { steps: out, counts: &mut self.counts, t_ns: now_ns };
+        let mut log =
+            Log { steps: out, counts: &mut self.counts, late_bins: &mut self.late_bins, t_ns: now_ns };
         self.tracks.iter_mut().for_each(|track| track.finish(self.next_bin, &mut log));
     }
 
-    /// When `due` has something to close, if nothing comes before.
-    pub fn next_expiry_ns(&self) -> Option<i64> {
-        self.waits.front().map(|(_, at)| due_ns(*at, self.plan.policies.wait_ns))
+    /// How it stands now.
+    pub fn standing(&self) -> Standing {
+        let next_expiry_ns = self.waits.front().map(|(_, at)| due_ns(*at, self.plan.policies.wait_ns));
+        Standing {
+            grid: self.grid(),
+            next_bin: self.next_bin,
+            counts: self.counts,
+            next_expiry_ns,
+            own: self.clocks.own(),
+        }
     }
 
     /// Closes what is ready, and whatever lies before `forced` and is ready in some required signal.
@@ -290,7 +319,8 @@ impl Aligner {
             if self.next_bin >= until {
                 break;
             }
-            let mut log = Log { steps: out, counts: &mut self.counts, t_ns: now_ns };
+            let mut log =
+                Log { steps: out, counts: &mut self.counts, late_bins: &mut self.late_bins, t_ns: now_ns };
             let early = self.next_bin >= held;
             let mut closing = std::mem::take(&mut self.spare);
             let room = super::closing::Room {
@@ -306,7 +336,8 @@ impl Aligner {
             self.next_bin = closing.close(self.next_bin, room, &mut log);
             self.spare = closing;
         }
-        let mut log = Log { steps: out, counts: &mut self.counts, t_ns: now_ns };
+        let mut log =
+            Log { steps: out, counts: &mut self.counts, late_bins: &mut self.late_bins, t_ns: now_ns };
         self.tracks.iter_mut().for_each(|track| track.tell_stall(self.next_bin, &mut log));
         while self.waits.front().is_some_and(|(ready, _)| *ready <= self.next_bin) {
             self.waits.pop_front();

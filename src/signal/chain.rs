@@ -177,10 +177,23 @@ impl Chain {
 
     /// Thresholds of its crossings by column, in the unit of what enters them; NaN: none (yet). Empty: it has none.
     pub fn thresholds(&self) -> &[f64] {
-        self.crossings().map_or(&[], |(_, crossings)| crossings.thresholds())
+        self.crossings().map_or(&[], |(crossings, _)| crossings.thresholds())
     }
 
-    fn crossings(&self) -> Option<(&Step, &Crossings)> {
+    /// Its crossings, if it has any; and whether what they see are the channels that enter the chain, one by one.
+    pub fn crossings(&self) -> Option<(&Crossings, bool)> {
+        self.crossing_step().map(|(step, crossings)| (crossings, step.names == 0))
+    }
+
+    /// As `crossings`, to be changed before the first row.
+    pub fn crossings_mut(&mut self) -> Option<&mut Crossings> {
+        self.before.iter_mut().find_map(|step| match &mut step.op {
+            Operator::Crossings(crossings) => Some(&mut **crossings),
+            _ => None,
+        })
+    }
+
+    fn crossing_step(&self) -> Option<(&Step, &Crossings)> {
         self.before.iter().find_map(|step| match &step.op {
             Operator::Crossings(crossings) => Some((step, &**crossings)),
             _ => None,
@@ -190,7 +203,7 @@ impl Chain {
     /// The name of the column that a report speaks of; with its threshold, if it is that.
     pub fn describe(&self, report: &Report) -> String {
         let name = &self.names[report.column()];
-        match (report, self.crossings()) {
+        match (report, self.crossing_step()) {
             (Report::Threshold(c), Some((step, crossings))) => {
                 format!("{name} at {:.6e}", crossings.thresholds()[c - step.names])
             }
@@ -307,6 +320,11 @@ enum Written<'a> {
 /// Whether each op of a chain stands where it may. Errors: two that bin, an op on the wrong side of `bin`.
 pub fn check_places(ops: &[Op], kind: SignalType) -> Result<(), OpError> {
     split(ops, kind).map(|_| ())
+}
+
+/// The ops up to `bin`, itself included where it is written: what makes a row per bin of the samples.
+pub fn until_bin(ops: &[Op], kind: SignalType) -> Result<&[Op], OpError> {
+    split(ops, kind).map(|(_, _, rest)| &ops[..ops.len() - rest.len()])
 }
 
 /// The ops before `bin`, itself, and those after it.

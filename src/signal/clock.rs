@@ -132,10 +132,9 @@ impl Clocks {
         device_ns + self.shift
     }
 
-    /// Session time as server time (Unix ns), and how far that may be from the truth (ns). `None` before a probe.
-    pub fn server_at(&self, session_ns: i128) -> Option<(i128, u64)> {
-        let reading = session_ns - self.shift;
-        self.known.get(&self.session_clock).map(|own| (own.to_server(reading), own.uncertainty_at(reading)))
+    /// How the session's clock stands to the server's.
+    pub fn own(&self) -> Own {
+        Own { relation: self.known.get(&self.session_clock).copied(), shift: self.shift }
     }
 
     /// Server time as the session's: by probes, else by the quickest frames. `None` before either.
@@ -145,6 +144,26 @@ impl Clocks {
             Some(ours) => Some(ours.to_device(server_ns) + self.shift),
             None => self.nearest.map(|(offset, _)| server_ns - offset),
         }
+    }
+}
+
+/// The session's clock against the server's, at one moment.
+#[derive(Clone, Copy, Debug)]
+pub struct Own {
+    relation: Option<Relation>,
+    shift: i128,
+}
+
+impl Own {
+    /// Whether it was probed.
+    pub fn is_known(&self) -> bool {
+        self.relation.is_some()
+    }
+
+    /// Session time as server time (Unix ns), and how far that may be from the truth (ns). `None` before a probe.
+    pub fn server_at(&self, session_ns: i128) -> Option<(i128, u64)> {
+        let reading = session_ns - self.shift;
+        self.relation.map(|own| (own.to_server(reading), own.uncertainty_at(reading)))
     }
 }
 
@@ -210,7 +229,7 @@ mod tests {
         assert_eq!(clocks.session_at(1_800), Some(800));
         clocks.set("amp", relation(1_700));
         clocks.arrived(710, 700, 1_720);
-        assert_eq!((clocks.session_at(1_800), clocks.server_at(800)), (Some(800), Some((1_800, 10))));
+        assert_eq!((clocks.session_at(1_800), clocks.own().server_at(800)), (Some(800), Some((1_800, 10))));
     }
 
     #[test]
@@ -223,7 +242,7 @@ mod tests {
         assert_eq!(clocks.session_at(1_000), Some(550));
         clocks.set("amp", relation(400));
         assert_eq!(clocks.session_at(1_000), Some(600));
-        assert_eq!(clocks.server_at(600), Some((1_000, 10)));
+        assert_eq!(clocks.own().server_at(600), Some((1_000, 10)));
         assert_eq!(clocks.to_session("eeg", 0), Err("eeg".into()));
     }
 

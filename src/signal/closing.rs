@@ -159,7 +159,8 @@ impl Closing {
             }
             self.came.push(came);
             if let Some(hole) = track.cover.hole_in(k).filter(|hole| !hole.told) {
-                let why = if track.required { filled_by(room.policies.gap) } else { "filled or absent" };
+                let filled = filled_by(hole.length, room.policies.gap);
+                let why = if track.required { filled } else { "filled or absent" };
                 tell_gap(&track.name, hole, why, log);
             }
         }
@@ -245,7 +246,7 @@ fn fill_or_row(
         Standing::Whole => feed.row(came, policies.nan, flags),
         Standing::Gap { length, .. } if required || (fills && length == Length::Short) => {
             *flags |= Flags::GAP_FILLED;
-            feed.filled(came, by_policy, flags)
+            feed.filled(came, if length == Length::Rest { Whole::Fill } else { by_policy }, flags)
         }
         Standing::Missing if required => {
             *flags |= Flags::SIGNAL_MISSING | Flags::GAP_FILLED;
@@ -262,8 +263,12 @@ fn fill_or_row(
     }
 }
 
-fn filled_by(gap: GapPolicy) -> &'static str {
-    if gap == GapPolicy::Zero { "filled with 0" } else { "filled with the last input" }
+fn filled_by(length: Length, gap: GapPolicy) -> &'static str {
+    match (length, gap) {
+        (Length::Rest, _) => "the end of a stall longer than max_gap_ms, filled with the input's `fill`",
+        (_, GapPolicy::Zero) => "filled with 0",
+        _ => "filled with the last input",
+    }
 }
 
 /// Why a hole is not filled.
@@ -273,7 +278,7 @@ fn not_filled(length: Length, gap: GapPolicy) -> String {
         (Length::Wide, GapPolicy::Hold | GapPolicy::Zero | GapPolicy::Fail) => {
             format!("more than the {MAX_BINS} bins that are filled for one frame, not filled")
         }
-        (Length::Short | Length::Wide, _) => "not filled".into(),
+        (Length::Short | Length::Rest | Length::Wide, _) => "not filled".into(),
     }
 }
 
@@ -291,26 +296,30 @@ fn tell_reports(feed: &mut Feed, track: &Track, k: u64, log: &mut Log<'_>) {
         return;
     }
     let reports = std::mem::take(feed.chain.reports());
-    let mut tell = |kind: EventKind, what: &str, is_meant: fn(&Report) -> bool| {
+    let mut tell = |kind: EventKind, what: &str, all: &str, is_meant: fn(&Report) -> bool| {
         let meant: Vec<&Report> = reports.iter().filter(|report| is_meant(report)).collect();
         if !meant.is_empty() {
             let named: Vec<String> = meant.iter().take(5).map(|report| feed.chain.describe(report)).collect();
             let more = meant.len() - named.len();
             let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-            let detail = format!("input `{}`: {what}: {}{more}", feed.spec.name, named.join(", "));
+            let detail = format!("input `{}`: {what}: {}{more}{all}", feed.spec.name, named.join(", "));
             log.notice(kind, Some(&track.name), Some(k..k + 1), meant.len() as u64, detail);
         }
     };
-    tell(EventKind::FlatChannel, "channels without variance are 0", |report| {
+    tell(EventKind::FlatChannel, "channels without variance are 0", "", |report| {
         matches!(report, Report::Flat(_))
     });
-    tell(EventKind::FlatChannel, "channels without a good value in calibration are masked", |report| {
+    tell(EventKind::FlatChannel, "channels without a good value in calibration are masked", "", |report| {
         matches!(report, Report::Uncalibrated(_))
     });
-    tell(EventKind::StatsFrozen, "thresholds are measured, and frozen", |report| {
-        matches!(report, Report::Threshold(_))
-    });
-    tell(EventKind::StatsFrozen, "statistics stood still for longer than tau", |report| {
+    let is_threshold = |report: &Report| matches!(report, Report::Threshold(_));
+    // Written where it is told alone: of a thousand channels it is long.
+    if reports.iter().any(is_threshold)
+        && let Some((what, all)) = feed.told_thresholds()
+    {
+        tell(EventKind::StatsFrozen, what, &all, is_threshold);
+    }
+    tell(EventKind::StatsFrozen, "statistics stood still for longer than tau", "", |report| {
         matches!(report, Report::Frozen(_))
     });
 }

@@ -12,6 +12,9 @@ const REMEMBERED: usize = 64;
 pub enum Length {
     /// It is filled where the policy fills.
     Short,
+    /// As short, but the end of a stall that was longer than `max_gap_ms`, whose other bins have closed without the
+    /// signal: filled as these were, by the input's `fill`.
+    Rest,
     /// Longer than `max_gap_ms`.
     Long,
     /// Not longer, but of more bins than are filled for one frame.

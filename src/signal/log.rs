@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use super::late::LateBins;
 use super::step::{Counts, Step};
 use crate::domain::ids::SignalName;
 use crate::domain::output::{EventKind, Notice};
@@ -12,6 +13,8 @@ pub struct Log<'a> {
     pub steps: &'a mut Vec<Step>,
     /// Totals.
     pub counts: &'a mut Counts,
+    /// Which closed bins are in the totals.
+    pub late_bins: &'a mut LateBins,
     /// When it happens, by the server's clock.
     pub t_ns: i64,
 }

@@ -9,6 +9,7 @@ pub mod op; // preprocessing as a manifest declares it
 pub mod refusal; // what is refused at open and while streaming
 pub mod step; // what leaves: bins, skipped bins, notices
 pub mod aligner; // frames in, bins out: the door of this room
+pub mod standing; // how it stood, for whoever may not wait for it
 pub mod act; // what else is done to it, and done again by replay
 mod shape; // whether a frame is what its signal announced
 mod landing; // where a frame lies, before anything changes
@@ -25,6 +26,7 @@ mod stall; // a signal that bins close without
 mod cofiring; // channels that fire at once
 mod open_bins; // what came for bins that are still open
 mod closing; // one bin: whole, filled or skipped
+mod thresholds; // of crossings, as a session gives and reads them
 mod feed; // one input: from what came to its row
 pub mod montage; // a signal's channels to a model's
 pub mod image; // channels that are images

@@ -58,6 +58,10 @@ pub struct Counts {
     pub late: u64,
     /// Those of them that were not used.
     pub dropped: u64,
+    /// Closed bins that data came for, or came again; each once.
+    pub late_bins: u64,
+    /// Those of them of whose data some were not used.
+    pub late_bins_dropped: u64,
     /// Samples and events before t0.
     pub before_start: u64,
     /// Bins that were skipped.

@@ -305,12 +305,18 @@ impl Track {
         self.pace.map_or(position, |pace| epoch.device0_ns + pace.start_ns(position))
     }
 
-    /// A hole before what comes now. Only what lies in open bins is still to be filled, and is measured.
+    /// A hole before what comes now. Only what lies in open bins is still to be filled or skipped, and is measured: a
+    /// signal that was away for long costs the others nothing as it comes back.
     fn miss(&mut self, at: Range<i128>, ns: Range<i128>, scene: &Scene<'_>) {
         let last = (ns.end - 1).max(ns.start);
         let bins = scene.grid.bin_from_0(ns.start).max(scene.next_bin)..scene.grid.bin_from_0(last) + 1;
+        let all_ns = ns.end - ns.start;
         let ns = ns.start.max(scene.grid.start_ns(scene.next_bin))..ns.end;
-        self.cover.miss(Hole { length: length(&ns, &bins, scene), at, ns, bins, told: false });
+        let mut length = length(&ns, &bins, scene);
+        if length == Length::Short && all_ns > i128::from(scene.policies.max_gap_ns) {
+            length = Length::Rest;
+        }
+        self.cover.miss(Hole { length, at, ns, bins, told: false });
     }
 
     fn take_samples(
@@ -325,13 +331,8 @@ impl Track {
         let fresh: i128 = parts.iter().map(|part| part.end - part.start).sum();
         let below = if self.from_t0 { (self.cover.floor().min(at.end) - at.start).max(0) } else { 0 };
         self.tell_before_start(below as u64, "samples", log);
-        let again = (at.end - at.start - fresh - below) as u64;
-        if again > 0 {
-            log.counts.late += again;
-            log.counts.dropped += again;
-            let detail =
-                format!("{again} samples from index {} on came already; they are left out", at.start);
-            log.notice(EventKind::Overlap, Some(&self.name), None, again, detail);
+        if fresh + below < at.end - at.start {
+            self.tell_again(at.start + below..at.end, landing, parts, scene, log);
         }
         let mut late = LateTally::default();
         for part in parts {
@@ -341,7 +342,7 @@ impl Track {
                 let end = landing.place.first_at_or_after(scene.grid.start_ns(k + 1), i..part.end).max(i + 1);
                 if k < scene.next_bin {
                     let used = self.counts && scene.policies.late == LatePolicy::Next;
-                    late.add(k, (end - i) as u64, used);
+                    late.add(k, (end - i) as u64, used, scene.next_bin);
                     if used {
                         self.add_late(k, samples, i..end, scene.next_bin);
                     }
@@ -352,6 +353,28 @@ impl Track {
             }
         }
         late.tell(&self.name, "samples", scene.next_bin, log);
+    }
+
+    /// Samples of `at` that are in none of the fresh `parts`.
+    fn tell_again(
+        &self,
+        at: Range<i128>,
+        landing: &Landing,
+        parts: &[Range<i128>],
+        scene: &Scene<'_>,
+        log: &mut Log<'_>,
+    ) {
+        let bin = |i: i128| scene.grid.bin_from_0(landing.place.ns_of(i));
+        let mut again = LateTally::default();
+        let mut from = at.start;
+        for fresh in parts.iter().chain([&(at.end..at.end)]) {
+            if from < fresh.start {
+                let count = (fresh.start - from) as u64;
+                again.add_again(bin(from)..bin(fresh.start - 1) + 1, count, scene.next_bin);
+            }
+            from = from.max(fresh.end);
+        }
+        again.tell_again(&self.name, at.start, log);
     }
 
     fn put(&mut self, k: u64, samples: &Samples, at: Range<i128>) {
@@ -432,7 +455,7 @@ impl Track {
                 continue;
             }
             let used = scene.policies.late == LatePolicy::Next;
-            late.add(own, 1, used);
+            late.add(own, 1, used, scene.next_bin);
             if used {
                 self.open.change(own.max(scene.next_bin), |bin| {
                     bin.late.note(own, 1, channels);

@@ -9,8 +9,19 @@ use prost::Message;
 use tonic::Status;
 use tonic::codec::{BufferSettings, DecodeBuf, Decoder, EncodeBuf, Encoder};
 
-use super::{fault, schema, v1};
+use super::{schema, v1};
 use crate::error::{Fault, Kind};
+use crate::phrase::protobuf::Broken;
+
+/// Reads a message from bytes. Errors: `malformed`, with the path of what is wrong.
+pub fn read<T: Message + Default>(bytes: impl Buf) -> Result<T, Fault> {
+    T::decode(bytes).map_err(|error| malformed::<T>(&error))
+}
+
+fn malformed<T>(error: &prost::DecodeError) -> Fault {
+    let name = schema::name_of::<T>();
+    Fault::new(Kind::Malformed, format!("not the protobuf of the message {name}: {}", Broken::of(error)))
+}
 
 /// The codec of every generated service and client.
 #[derive(Debug)]
@@ -74,10 +85,8 @@ impl<U: Message + Default + 'static> Decoder for In<U> {
             Ok(message) => Ok(Some(message)),
             // An error here would end the stream; an empty `Up` is as malformed and ends nothing.
             Err(_) if TypeId::of::<U>() == TypeId::of::<v1::Up>() => Ok(Some(U::default())),
-            Err(error) => {
-                let sentence = format!("the message is no {}: {error}", schema::name_of::<U>());
-                Err(fault::status(&Fault::new(Kind::Malformed, sentence), ""))
-            }
+            // Bare: who answers knows the request's id (`fault::from_transport`).
+            Err(error) => Err(Status::invalid_argument(malformed::<U>(&error).detail)),
         }
     }
 

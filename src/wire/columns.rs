@@ -59,6 +59,10 @@ impl Columns {
         if pieces.next()?.is_some() {
             return Err(Fault::mismatch("body", "one record batch", "more"));
         }
+        let behind = body.len() - pieces.at;
+        if behind > 0 {
+            return Err(malformed(&format!("{behind} bytes lie behind its end, byte {}", pieces.at)));
+        }
         Ok(Self { names, dtype, rows, body, lies })
     }
 
@@ -131,7 +135,7 @@ impl<'a> Pieces<'a> {
         let header = self.take(length)?.ok_or_else(|| malformed("it breaks off in a header"))?.to_vec();
         let from = self.at;
         let body_length = {
-            let message = parse(&header)?;
+            let message = parse(&header, from - length)?;
             usize::try_from(message.bodyLength()).map_err(|_| malformed("a body has a negative length"))?
         };
         self.take(body_length)?.ok_or_else(|| malformed("it breaks off in a body"))?;
@@ -150,8 +154,11 @@ impl<'a> Pieces<'a> {
     }
 }
 
-fn parse(header: &[u8]) -> Result<Message<'_>, Fault> {
-    root_as_message(header).map_err(|error| malformed(&format!("a header cannot be read ({error})")))
+/// The header that lies at this byte of the body.
+fn parse(header: &[u8], at: usize) -> Result<Message<'_>, Fault> {
+    root_as_message(header).map_err(|_| {
+        malformed(&format!("the {} bytes of a header at byte {at} are none of a message", header.len()))
+    })
 }
 
 /// A message's part of the whole body.
@@ -171,7 +178,7 @@ impl Body<'_> {
 
 impl Piece<'_> {
     fn message<T>(&self, read: impl FnOnce(Message<'_>, Body<'_>) -> Result<T, Fault>) -> Result<T, Fault> {
-        read(parse(&self.header)?, Body { whole: self.whole, from: self.from })
+        read(parse(&self.header, self.from - self.header.len())?, Body { whole: self.whole, from: self.from })
     }
 }
 
@@ -187,8 +194,9 @@ fn fields(schema: &Schema<'_>) -> Result<(Vec<String>, Dtype), Fault> {
         let name = field.name().unwrap_or_default();
         let dtype = dtype(&field).ok_or_else(|| {
             let found = field.type_type().variant_name().unwrap_or("a type that is not known");
-            let expected = "integers of 8 to 64 bits, floats or bool, plain";
-            Fault::mismatch(column(name), expected, found)
+            let dictionary = if field.dictionary().is_some() { "a dictionary of " } else { "" };
+            let expected = "plain values: int8 to int64, uint8 to uint64, float16, float32, float64 or bool";
+            Fault::mismatch(column(name), expected, format!("{dictionary}{found}"))
         })?;
         match all {
             Some(first) if first != dtype => {
@@ -292,8 +300,10 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use arrow_array::types::Int8Type;
     use arrow_array::{
-        ArrayRef, BooleanArray, Float32Array, Float64Array, Int16Array, RecordBatch, StringArray, UInt64Array,
+        ArrayRef, BooleanArray, DictionaryArray, Float32Array, Float64Array, Int16Array, RecordBatch,
+        StringArray, UInt64Array,
     };
     use arrow_ipc::writer::StreamWriter;
     use proptest::prelude::*;
@@ -344,7 +354,20 @@ mod tests {
         let none = StreamWriter::try_new(Vec::new(), &RecordBatch::try_from_iter(two()).unwrap().schema());
         let text: ArrayRef = Arc::new(StringArray::from(vec!["x"]));
         let whole: ArrayRef = Arc::new(Int16Array::from(vec![Some(1), None]));
-        let cases: [(Vec<u8>, Kind, &[&str]); 8] = [
+        let coded: DictionaryArray<Int8Type> = ["x", "y"].into_iter().collect();
+        let more = [stream(&[two()]), vec![1, 2, 3]].concat();
+        let twice = [stream(&[two()]), stream(&[two()])].concat();
+        let mut bent = stream(&[two()]);
+        bent[8..16].fill(0x7f);
+        let cases: [(Vec<u8>, Kind, &[&str]); 12] = [
+            (more, Kind::Malformed, &["3 bytes lie behind its end, byte "]),
+            (twice, Kind::Malformed, &[" bytes lie behind its end"]),
+            (bent, Kind::Malformed, &["a header at byte 8 are none"]),
+            (
+                stream(&[vec![("a", floats(&[1.0, 2.0])), ("d", Arc::new(coded))]]),
+                Kind::Invalid,
+                &["column `d`", "int8 to int64", "float32", "bool", "found a dictionary of Utf8"],
+            ),
             (Vec::new(), Kind::Malformed, &["empty"]),
             (b"hello, world".to_vec(), Kind::Malformed, &["breaks off"]),
             (stream(&[two(), two()]), Kind::Invalid, &["one record batch", "more"]),

@@ -72,7 +72,7 @@ fn samples(wire: &v1::Frame, kind: SignalType) -> Result<FrameBody, Fault> {
     let Some(data) = &wire.tensor else {
         return Err(Fault::mismatch("tensor", "a tensor [count, channels]", "none"));
     };
-    let tensor = tensor::host("tensor", data)?;
+    let tensor = tensor::samples("tensor", data)?;
     if tensor.dtype == Dtype::Bool && kind != SignalType::Frames {
         return Err(Fault::mismatch(
             "tensor.dtype",

@@ -3,7 +3,10 @@
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::schema;
 use crate::error::{Fault, Kind, clip, there_is};
+use crate::phrase::json;
+use crate::phrase::serde::Said;
 
 /// Reads a message. An empty body is an empty message.
 pub fn read<T: DeserializeOwned + Default>(body: &[u8]) -> Result<T, Fault> {
@@ -13,10 +16,46 @@ pub fn read<T: DeserializeOwned + Default>(body: &[u8]) -> Result<T, Fault> {
     let mut reader = serde_json::Deserializer::from_slice(body);
     let message = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
         let path = error.path().to_string();
-        sentence(&path, error.inner())
+        malformed::<T>(&path, error.inner())
     })?;
-    reader.end().map_err(|error| sentence(".", &error))?;
+    reader.end().map_err(|error| malformed::<T>(".", &error))?;
     Ok(message)
+}
+
+/// The fault for a JSON error at `path`.
+fn malformed<T>(path: &str, error: &serde_json::Error) -> Fault {
+    let place = format!("line {}, column {}", error.line(), error.column());
+    // A `?` stands where the text ends before the name of a field does.
+    let known = path.strip_suffix('?').filter(|known| known.is_empty() || known.ends_with('.'));
+    let path = known.unwrap_or(path).trim_end_matches('.');
+    let at = if path.is_empty() { String::new() } else { format!("`{}`: ", clip(path)) };
+    let words = match json::syntax(error) {
+        Some(found) => format!("found {found}"),
+        None => wrong::<T>(&json::message(error)),
+    };
+    Fault::new(Kind::Malformed, format!("not the JSON of this message: {at}{words} ({place})"))
+}
+
+/// What a reader said of a value.
+fn wrong<T>(message: &str) -> String {
+    match Said::of(message) {
+        Said::Unknown { field, there_are } => {
+            // Those of the .proto files alone: the readers know each in two spellings.
+            let is_ours = |name: &&str| !name.contains(|letter: char| letter.is_ascii_uppercase());
+            let ours = there_are.iter().map(String::as_str).filter(is_ours);
+            format!("unknown field `{}`; {}", clip(&field), there_is(&field, ours))
+        }
+        Said::Twice { field } => match schema::choice(schema::name_of::<T>(), &field) {
+            Some(choice) => format!("expected one of {choice}, found `{field}` as the second"),
+            None => format!("expected `{}` once, found it again", clip(&field)),
+        },
+        Said::Missing { field } => format!("expected `{}`, found nothing", clip(&field)),
+        Said::Wrong { expected, found } if found == "null" => {
+            format!("null is not taken here, expected {expected}")
+        }
+        Said::Wrong { expected, found } => format!("expected {expected}, found {found}"),
+        Said::Else(words) => of_text(&words),
+    }
 }
 
 /// How sentences about a wrong integer begin: of the generated readers, and of the standard library's parser.
@@ -27,38 +66,25 @@ const NO_WHOLE_NUMBER: [&str; 4] = [
     "cannot parse integer",
 ];
 
-/// The fault for a JSON error at `path`: in our words, since the generated readers speak of their own types.
-fn sentence(path: &str, error: &serde_json::Error) -> Fault {
-    let place = format!("line {}, column {}", error.line(), error.column());
-    let at = if path == "." || path.is_empty() { String::new() } else { format!("`{}`: ", clip(path)) };
-    let words = error.to_string();
-    let words = words.split(" at line ").next().unwrap_or_default();
-    let words = match words {
-        w if NO_WHOLE_NUMBER.iter().any(|start| w.starts_with(start)) => {
-            "expected a number in the field's range: a whole number without point or exponent, also as text, unless the field is fractional"
-                .to_string()
-        }
-        w if w.starts_with("unknown field") => unknown_field(w),
-        w => w
-            .replace("struct latentd.v1.", "a message ")
-            .replace("invalid type: null", "null is not taken here"),
-    };
-    Fault::new(Kind::Malformed, format!("not the JSON of this message: {at}{} ({place})", shorten(&words)))
-}
-
-/// `unknown field \`a\`, expected one of \`b\`, …` with the nearest names only, and those of the .proto files alone.
-fn unknown_field(words: &str) -> String {
-    let names: Vec<&str> = words.split('`').skip(1).step_by(2).collect();
-    let Some((asked, known)) = names.split_first() else { return words.into() };
-    let ours =
-        known.iter().copied().filter(|name| !name.contains(|letter: char| letter.is_ascii_uppercase()));
-    format!("unknown field `{}`; {}", clip(asked), there_is(asked, ours))
-}
-
-/// At most so much of a library's sentence.
-fn shorten(words: &str) -> String {
-    const LIMIT_CHARS: usize = 600;
-    words.chars().take(LIMIT_CHARS).collect()
+/// What the parsers of one value's text say: of numbers, and of base64.
+fn of_text(words: &str) -> String {
+    const BASE64: &str = "expected text in base64";
+    if NO_WHOLE_NUMBER.iter().any(|start| words.starts_with(start)) {
+        return "expected a number in the field's range: a whole number without point or exponent, also as text, \
+                unless the field is fractional"
+            .into();
+    }
+    if words.contains("float") {
+        return "expected a number, also as text".into();
+    }
+    if words.starts_with("Invalid symbol") || words.starts_with("Invalid last symbol") {
+        let offset = words.rsplit_once("offset ").map_or("?", |(_, offset)| offset.trim_end_matches('.'));
+        return format!("{BASE64}, found what is none at offset {offset}");
+    }
+    if words.starts_with("Invalid input length") || words.starts_with("Invalid padding") {
+        return format!("{BASE64}, found a text that is cut off or wrongly padded");
+    }
+    "a value that the field does not take".into()
 }
 
 /// Writes a message.
@@ -70,6 +96,7 @@ pub fn write<T: Serialize>(message: &T) -> Vec<u8> {
 mod tests {
     use super::*;
     use crate::wire::v1;
+    use proptest::prelude::*;
 
     fn said(body: &str) -> String {
         read::<v1::Frame>(body.as_bytes()).unwrap_err().detail
@@ -82,6 +109,92 @@ mod tests {
         assert!(!sentence.contains("tDeviceNs"), "{sentence}");
         let sentence = said(r#"{"tensor": {"dtype": "u8", "shape": [1, "x"]}}"#);
         assert!(sentence.contains("`tensor.shape[1]`"), "{sentence}");
+        let sentence = said(r#"{"tensor": {"dtype": "u8", "shap": [1]}}"#);
+        assert!(
+            sentence.contains("`tensor.shap`: unknown field `shap`; there are: shape, raw, dtype, values"),
+            "{sentence}"
+        );
+    }
+
+    #[test]
+    fn of_a_choice_a_message_has_one_and_the_sentence_names_them() {
+        let said = |body: &str| read::<v1::Up>(body.as_bytes()).unwrap_err().detail;
+        let two = said(r#"{"frame": {}, "probe": {}}"#);
+        assert!(two.contains("expected one of attach, frame, probe, found `probe` as the second"), "{two}");
+        let twice = said(r#"{"frame": {"seq": 1, "seq": 1}}"#);
+        assert!(twice.contains("`frame`: expected `seq` once, found it again"), "{twice}");
+    }
+
+    #[test]
+    fn a_wrong_value_is_told_with_what_is_expected_and_what_was_found() {
+        for (body, part) in [
+            (r#"{"signal": 5}"#, "`signal`: expected text, found 5"),
+            (r#"{"lost": "yes"}"#, "`lost`: expected true or false, found \"yes\""),
+            (r#"{"unit": {}}"#, "`unit`: expected a list, found an object"),
+            (r#"{"tensor": 1}"#, "`tensor`: expected a tensor: {dtype, shape, raw or values}, found 1"),
+            (r#"{"tensor": {"values": [[1]]}}"#, "`tensor.values[0]`: "),
+            (r#"{"echo": "a%cd"}"#, "`echo`: expected text in base64, found what is none at offset 1"),
+            (r#"{"echo": "abcde"}"#, "`echo`: expected text in base64, found a text that is cut off"),
+            (r#"{"tensor": {"values": [1], "#, "`tensor`: found the end of the text"),
+            ("[]", "expected an object, found a list"),
+            ("[1, 2]", "expected an object, found a list"),
+            ("5", "expected an object, found 5"),
+            (
+                r#"{"seq": 1"#,
+                "message: found an object without its `}` at the end of the text (line 1, column 9)",
+            ),
+        ] {
+            assert!(said(body).contains(part), "{body}: {}", said(body));
+        }
+        let open = read::<v1::OpenRequest>(br#"{"wait_ms": "soon"}"#).unwrap_err().detail;
+        assert!(open.contains("`wait_ms`: expected a number, also as text"), "{open}");
+    }
+
+    /// Phrases of the libraries that read JSON here.
+    const THEIRS: &[&str] = &[
+        "EOF",
+        "invalid type",
+        "invalid value",
+        "trailing",
+        "untagged",
+        "struct ",
+        "latentd.v1",
+        "sequence",
+        "duplicate",
+        "Invalid",
+        "expected ident",
+        "expected value (",
+        " at line ",
+        "a map",
+        "literal",
+        "digit found",
+        "variant",
+        "recursion",
+        "surrogate in",
+        "hex escape",
+        "code point",
+        "a value that the field does not take",
+        "found what is none (",
+    ];
+
+    proptest! {
+        #[test]
+        fn of_a_damaged_message_no_phrase_of_a_library_is_said(
+            pieces in prop::collection::vec(prop::sample::select(vec![
+                r#""seq": "#, r#""unit": "#, r#""tensor": "#, r#""echo": "#, r#""lost": "#, r#""frame": "#, r#""probe": "#,
+                r#""attach": "#, r#""values": "#, r#""shape": "#, r#""raw": "#, r#""t_ns": "#, r#""mask": "#, r#""dtype": "#,
+                "{", "}", "[", "]", ",", ":", "\"", "1", "-7", "1.5", "1e400", "99999999999999999999", "null", "true",
+                r#""x""#, r#""a%""#, r#""abcde""#, r#""1e3""#, r#""\ud800""#, "\\", "nul", "é", "\n", "{}", "[]",
+            ]), 0..12),
+        ) {
+            let text = pieces.concat();
+            for body in [text.clone(), format!(r#"{{"frame": {{{text}}}}}"#), format!(r#"{{"frame": {{{text}"#)] {
+                let Err(fault) = read::<v1::Up>(body.as_bytes()) else { continue };
+                for phrase in THEIRS {
+                    prop_assert!(!fault.detail.contains(phrase), "`{phrase}` in `{}` for `{body}`", fault.detail);
+                }
+            }
+        }
     }
 
     #[test]

@@ -76,9 +76,9 @@ impl Outputs {
             if to < points.len() && goes_on(to) {
                 continue;
             }
-            let part = |tensor: &Tensor| {
+            let part = |values: &[u8]| {
                 let bytes = self.width() * self.dtype.size_bytes();
-                let raw = Bytes::copy_from_slice(&tensor.data.bytes()[from * bytes..to * bytes]);
+                let raw = Bytes::copy_from_slice(&values[from * bytes..to * bytes]);
                 Some(self.tensor(to - from, raw))
             };
             stretches.push(v1::Stretch {
@@ -264,8 +264,8 @@ mod tests {
         let point = |first_bin, bins, present| Point { first_bin, bins, present, flags: 1 };
         let points = vec![point(0, 4, 4), point(4, 4, 4), point(8, 4, 3), point(12, 4, 4), point(16, 2, 2)];
         let numbers: Vec<f32> = (0..10u8).map(f32::from).collect();
-        let tensor = Tensor::from_f32(&[5, 2], &numbers);
-        let thinned = Thinned { points, min: tensor.clone(), max: tensor.clone(), last: tensor };
+        let values: Vec<u8> = bytemuck::cast_slice(&numbers).to_vec();
+        let thinned = Thinned { points, min: values.clone(), max: values.clone(), last: values };
         let reply = outputs(&[], &[]).thinned(&thinned);
         let told: Vec<_> = reply
             .stretches

@@ -14,6 +14,7 @@ use crate::domain::signal::{SignalRole, SignalType};
 use crate::domain::tensor::Tensor;
 use crate::domain::time::{Rate, ns_from_ms};
 use crate::error::clip;
+use crate::phrase::json;
 
 /// The file that makes a folder a recording.
 pub const RECORDING_FILE: &str = "recording.json";
@@ -187,8 +188,7 @@ impl Recording {
         mut read: impl FnMut(&str) -> io::Result<Vec<u8>>,
     ) -> Result<Self, RecordingError> {
         let description: Value = serde_json::from_slice(description).map_err(|error| {
-            let words = error.to_string();
-            let found = words.split(" at line ").next().unwrap_or_default().to_string();
+            let found = json::syntax(&error).unwrap_or("a value that is none").into();
             let place = format!("line {}, column {}", error.line(), error.column());
             RecordingError::Description { file: file.into(), place, expected: "JSON".into(), found }
         })?;
@@ -607,7 +607,7 @@ mod tests {
     fn what_is_wrong_is_named_with_file_place_found_and_expected() {
         assert_eq!(
             sentence("{\"name\": \"r\",", &[]),
-            "recording.json: line 1, column 13: expected JSON, found EOF while parsing a value"
+            "recording.json: line 1, column 13: expected JSON, found the end of the text where a value is due"
         );
         assert_eq!(
             sentence(r#"{"signal": [], "signals": []}"#, &[]),

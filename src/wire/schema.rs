@@ -26,6 +26,19 @@ pub fn reference(message: &str) -> Value {
     json!({ "$ref": format!("#/components/schemas/{message}") })
 }
 
+/// The fields of the choice that a message's field stands in, of which it has one at most; `None`: in none.
+pub fn choice(message: &str, field: &str) -> Option<String> {
+    let set = FileDescriptorSet::decode(DESCRIPTOR_SET).expect("the descriptor set is of this build");
+    let messages =
+        set.file.iter().filter(|file| file.package() == "latentd.v1").flat_map(|file| &file.message_type);
+    let fields = &messages.into_iter().find(|known| known.name() == message)?.field;
+    // An optional field stands in a choice of its own, which nobody wrote.
+    let choice = |field: &FieldDescriptorProto| field.oneof_index.filter(|_| !field.proto3_optional());
+    let of = choice(fields.iter().find(|known| known.name() == field)?)?;
+    let beside = fields.iter().filter(|known| choice(known) == Some(of)).map(FieldDescriptorProto::name);
+    Some(beside.collect::<Vec<_>>().join(", "))
+}
+
 /// The schema of every message by its name. `read`: the messages that are bodies of requests; these, and what they
 /// contain, may leave out any field. All others are written whole.
 pub fn schemas(read: &BTreeSet<&str>) -> Map<String, Value> {

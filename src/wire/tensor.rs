@@ -4,7 +4,7 @@
 use std::fmt;
 
 use bytes::Bytes;
-use serde::de::{self, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{self, MapAccess, SeqAccess, Visitor};
 use serde::ser::{SerializeSeq, SerializeStruct};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -13,7 +13,30 @@ use crate::domain::tensor::{Dtype, Tensor};
 use crate::error::Fault;
 
 /// A tensor of the wire as one on the host. `name` stands in the fault.
+/// Errors: `invalid` (dtype, shape, length; an element of `values` that the dtype cannot hold, by its place).
 pub fn host(name: &str, wire: &v1::Tensor) -> Result<Tensor, Fault> {
+    let tensor = samples(name, wire)?;
+    let held = match tensor.dtype {
+        Dtype::F32 => |value: f64| (value as f32).is_finite(),
+        Dtype::F16 => |value: f64| half::f16::from_f64(value).is_finite(),
+        Dtype::Bf16 => |value: f64| half::bf16::from_f64(value).is_finite(),
+        _ => return Ok(tensor),
+    };
+    match wire.values.iter().position(|&value| value.is_finite() && !held(value)) {
+        Some(at) => Err(not_held(name, wire, tensor.dtype, at)),
+        None => Ok(tensor),
+    }
+}
+
+/// Element `at` of `values` is no value of the dtype.
+fn not_held(name: &str, wire: &v1::Tensor, dtype: Dtype, at: usize) -> Fault {
+    let expected = format!("a number that {dtype} can hold");
+    Fault::mismatch(format!("{name}.values[{at}]"), expected, format!("{:?}", wire.values[at]))
+}
+
+/// A frame's rows as a tensor on the host, as `host`, but that a number beyond a float's range is infinite: the session's
+/// `nan` says what becomes of it, since sending it again cures nothing.
+pub fn samples(name: &str, wire: &v1::Tensor) -> Result<Tensor, Fault> {
     let dtype = Dtype::parse(&wire.dtype).ok_or_else(|| {
         let words = Dtype::ALL.map(Dtype::word).join(" ");
         Fault::unknown_word(&format!("{name}.dtype"), &wire.dtype, &words)
@@ -43,24 +66,22 @@ pub fn host(name: &str, wire: &v1::Tensor) -> Result<Tensor, Fault> {
         return Err(Fault::mismatch(name, expected, format!("{} values", wire.values.len())));
     }
     let mut tensor = Tensor::zeros(dtype, &shape);
-    fill(&mut tensor, &wire.values).map_err(|value| {
-        Fault::mismatch(format!("{name}.values"), format!("numbers that {dtype} can hold"), value.to_string())
-    })?;
+    fill(&mut tensor, &wire.values).map_err(|at| not_held(name, wire, dtype, at))?;
     Ok(tensor)
 }
 
-/// Writes `values` into the tensor's dtype; the first value that the dtype cannot hold is the error.
-fn fill(tensor: &mut Tensor, values: &[f64]) -> Result<(), f64> {
+/// Writes `values` into the tensor's dtype; the place of the first that an integer or bool cannot hold is the error.
+fn fill(tensor: &mut Tensor, values: &[f64]) -> Result<(), usize> {
     macro_rules! whole {
         ($type:ty) => {{
-            for (slot, &value) in tensor.values_mut::<$type>().iter_mut().zip(values) {
+            for (at, (slot, &value)) in tensor.values_mut::<$type>().iter_mut().zip(values).enumerate() {
                 // Why: up to 2^53 every integer is exact in f64; beyond, only `raw` is.
                 let fits = value.fract() == 0.0
                     && value.abs() <= 9_007_199_254_740_992.0
                     && value >= <$type>::MIN as f64
                     && value <= <$type>::MAX as f64;
                 if !fits {
-                    return Err(value);
+                    return Err(at);
                 }
                 *slot = value as $type;
             }
@@ -88,9 +109,9 @@ fn fill(tensor: &mut Tensor, values: &[f64]) -> Result<(), f64> {
         Dtype::U32 => whole!(u32),
         Dtype::U64 => whole!(u64),
         Dtype::Bool => {
-            for (slot, &value) in tensor.values_mut::<u8>().iter_mut().zip(values) {
+            for (at, (slot, &value)) in tensor.values_mut::<u8>().iter_mut().zip(values).enumerate() {
                 if value != 0.0 && value != 1.0 {
-                    return Err(value);
+                    return Err(at);
                 }
                 *slot = value as u8;
             }
@@ -199,6 +220,16 @@ impl<'de> Deserialize<'de> for Value {
     }
 }
 
+/// A field of a tensor. An unknown one fails as a key, so that it is part of the path that is named.
+#[derive(serde::Deserialize)]
+#[serde(field_identifier, rename_all = "snake_case")]
+enum Field {
+    Dtype,
+    Shape,
+    Raw,
+    Values,
+}
+
 /// `values` as a flat list.
 struct ValueList(Vec<f64>);
 
@@ -233,29 +264,68 @@ impl<'de> Deserialize<'de> for v1::Tensor {
             }
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<v1::Tensor, A::Error> {
                 let mut tensor = v1::Tensor::default();
-                while let Some(key) = map.next_key::<String>()? {
-                    match key.as_str() {
-                        "dtype" => tensor.dtype = map.next_value()?,
-                        "shape" => {
+                while let Some(key) = map.next_key::<Field>()? {
+                    match key {
+                        Field::Dtype => tensor.dtype = map.next_value()?,
+                        Field::Shape => {
                             tensor.shape = map
                                 .next_value::<Vec<pbjson::private::NumberDeserialize<u32>>>()?
                                 .into_iter()
                                 .map(|axis| axis.0)
                                 .collect();
                         }
-                        "raw" => {
+                        Field::Raw => {
                             tensor.raw = map.next_value::<pbjson::private::BytesDeserialize<Bytes>>()?.0;
                         }
-                        "values" => tensor.values = map.next_value::<ValueList>()?.0,
-                        unknown => {
-                            map.next_value::<IgnoredAny>()?;
-                            return Err(de::Error::unknown_field(unknown, FIELDS));
-                        }
+                        Field::Values => tensor.values = map.next_value::<ValueList>()?.0,
                     }
                 }
                 Ok(tensor)
             }
         }
         deserializer.deserialize_struct("latentd.v1.Tensor", FIELDS, TensorVisitor)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sent(dtype: Dtype, values: &[f64]) -> v1::Tensor {
+        let shape = vec![values.len() as u32];
+        v1::Tensor { dtype: dtype.word().into(), shape, values: values.to_vec(), ..Default::default() }
+    }
+
+    #[test]
+    fn a_number_beyond_its_dtype_is_named_by_its_place_and_is_infinite_in_rows_alone() {
+        use Dtype::{Bf16, Bool, F16, F32, I8, U64};
+        for (dtype, beyond) in [
+            (F32, 1e39),
+            (F32, -3.5e38),
+            (F16, 65520.0),
+            (Bf16, 3.4e38),
+            (I8, 128.0),
+            (U64, -1.0),
+            (Bool, 2.0),
+        ] {
+            let fault = host("u", &sent(dtype, &[1.0, beyond])).unwrap_err();
+            assert_eq!(
+                (fault.tensor.as_str(), fault.found),
+                ("u.values[1]", format!("{beyond:?}")),
+                "{dtype}"
+            );
+            assert_eq!(fault.expected, format!("a number that {dtype} can hold"));
+            let rows = samples("u", &sent(dtype, &[1.0, beyond]));
+            match rows {
+                Ok(rows) => assert!(rows.to_f64()[1].is_infinite(), "{dtype}"),
+                Err(_) => assert!(!dtype.has_nan(), "{dtype}"),
+            }
+        }
+        for dtype in [F32, F16, Bf16, Dtype::F64] {
+            let said = [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 65504.0, 0.0];
+            assert!(host("u", &sent(dtype, &said)).is_ok(), "{dtype}: what is said to be no number is taken");
+        }
+        let most = [f64::from(f32::MAX), f64::from(f32::MIN)];
+        assert_eq!(host("u", &sent(F32, &most)).unwrap().to_f64(), most);
     }
 }

@@ -33,7 +33,10 @@ async fn a_page_of_a_named_origin_may_ask_and_read_also_faults_and_events() {
         assert_eq!(answer.status, 200);
         assert_eq!(answer.header("access-control-allow-origin"), PAGE);
         assert!(answer.header("access-control-allow-methods").contains("POST"));
-        assert!(answer.header("access-control-allow-headers").contains("content-type"));
+        for header in ["content-type", "authorization", "x-request-id", "traceparent"] {
+            let allowed = answer.header("access-control-allow-headers");
+            assert!(allowed.split(',').any(|one| one.trim() == header), "{header} in {allowed}");
+        }
     }
     for path in ["/v1/models", "/v1/sessions/x"] {
         let answer = asked(&server, Method::GET, path, &[("origin", PAGE)]).await;

@@ -25,36 +25,36 @@ use crate::support::{
 const MS: i64 = 1_000_000;
 const S: i64 = 1_000_000_000;
 /// Width of a bin.
-const W: i64 = 10 * MS;
+pub const W: i64 = 10 * MS;
 /// Flags that a session sets by how fast it was; the others are the data's.
 const OF_THE_ROAD: u32 = 1 << 9 | 1 << 10 | 1 << 14;
 
-fn unix_ns() -> i64 {
+pub fn unix_ns() -> i64 {
     Stamp::now().unix_ns
 }
 
 /// A device's clock: `ahead_ns` of the server's at `since_ns`, and drifting.
 #[derive(Clone, Copy)]
-struct Amp {
-    ahead_ns: i64,
+pub struct Amp {
+    pub ahead_ns: i64,
     drift_ppm: f64,
     since_ns: i64,
 }
 
 impl Amp {
-    fn new(ahead_ns: i64, drift_ppm: f64) -> Self {
+    pub fn new(ahead_ns: i64, drift_ppm: f64) -> Self {
         Self { ahead_ns, drift_ppm, since_ns: unix_ns() }
     }
 
     /// What it reads at a server time.
-    fn reads(&self, unix_ns: i64) -> i64 {
+    pub fn reads(&self, unix_ns: i64) -> i64 {
         unix_ns + self.ahead_ns + ((unix_ns - self.since_ns) as f64 * self.drift_ppm * 1e-6) as i64
     }
 }
 
 /// Asserts that a stated offset is as near to the truth as it says.
 #[track_caller]
-fn is_true(amp: &Amp, at_unix_ns: i64, offset_ns: Option<i64>, uncertainty_us: Option<f64>) {
+pub fn is_true(amp: &Amp, at_unix_ns: i64, offset_ns: Option<i64>, uncertainty_us: Option<f64>) {
     let truth = at_unix_ns - amp.reads(at_unix_ns);
     let (offset_ns, uncertainty_us) =
         (offset_ns.expect("an offset"), uncertainty_us.expect("how sure it is"));
@@ -63,22 +63,22 @@ fn is_true(amp: &Amp, at_unix_ns: i64, offset_ns: Option<i64>, uncertainty_us: O
 }
 
 /// One amplifier on a connection of its own: rows of one signal, and probes.
-struct Device {
-    line: Line,
-    amp: Amp,
-    clock: &'static str,
-    signal: &'static str,
+pub struct Device {
+    pub line: Line,
+    pub amp: Amp,
+    pub clock: &'static str,
+    pub signal: &'static str,
     /// When row 0 began.
-    start_unix_ns: i64,
-    last: Option<v1::ProbeStamps>,
+    pub start_unix_ns: i64,
+    pub last: Option<v1::ProbeStamps>,
     /// The largest uncertainty that was told since it streams (µs).
-    worst_us: f64,
+    pub worst_us: f64,
     /// What came down, and when.
-    outputs: Vec<(v1::Output, i64)>,
+    pub outputs: Vec<(v1::Output, i64)>,
 }
 
 impl Device {
-    async fn attach(server: &Latentd, opened: &v1::OpenReply, signal: &'static str, amp: Amp) -> Self {
+    pub async fn attach(server: &Latentd, opened: &v1::OpenReply, signal: &'static str, amp: Amp) -> Self {
         let writer = opened.writers[signal].clone();
         let attach = v1::Attach { session: opened.session.clone(), writer, signal: None };
         let line = Line::attach(server.live().await, attach).await.expect("a stream");
@@ -87,19 +87,19 @@ impl Device {
     }
 
     /// When row `k` begins, by the server's clock: the device's own step, which drifts.
-    fn row_unix_ns(&self, k: i64) -> i64 {
+    pub fn row_unix_ns(&self, k: i64) -> i64 {
         self.start_unix_ns + ((k * W) as f64 / (1.0 + self.amp.drift_ppm * 1e-6)) as i64
     }
 
     /// A frame of rows `from .. to`; channel `a` of row k is k modulo 64.
-    fn frame(&self, seq: u64, from: i64, to: i64) -> v1::Frame {
+    pub fn frame(&self, seq: u64, from: i64, to: i64) -> v1::Frame {
         let rows: Vec<[f32; 2]> = (from..to).map(|k| [(k % 64) as f32, 1.0]).collect();
         let t_device_ns = Some(self.amp.reads(self.row_unix_ns(from)));
         v1::Frame { t_device_ns, ..binned(self.signal, seq, from as u64, &rows) }
     }
 
     /// Sends a probe and takes the reply; `off_ns` is how wrongly the device reads its clock for it.
-    async fn probe(&mut self, off_ns: i64) -> (v1::ProbeReply, i64) {
+    pub async fn probe(&mut self, off_ns: i64) -> (v1::ProbeReply, i64) {
         let sent_ns = unix_ns();
         let t1_ns = self.amp.reads(sent_ns) + off_ns;
         let ask = v1::ProbeRequest { clock: self.clock.into(), t1_ns, last: self.last.take() };
@@ -121,7 +121,7 @@ impl Device {
     }
 
     /// As `probe`, with what it reads; asserts that the reply is as near to the truth as it says.
-    async fn probe_truly(&mut self) -> v1::ProbeReply {
+    pub async fn probe_truly(&mut self) -> v1::ProbeReply {
         let (reply, sent_ns) = self.probe(0).await;
         if reply.offset_ns.is_some() {
             is_true(&self.amp, sent_ns, reply.offset_ns, reply.uncertainty_us);
@@ -132,7 +132,7 @@ impl Device {
 }
 
 /// `pair` on two clocks, that of `left` the session's.
-fn on_two_clocks() -> v1::OpenRequest {
+pub fn on_two_clocks() -> v1::OpenRequest {
     let mut ask = recorded(pipeline(
         "pair",
         [signal("left", "binned", &["a", "b"]), signal("right", "binned", &["a", "b"])],
@@ -145,7 +145,7 @@ fn on_two_clocks() -> v1::OpenRequest {
 
 /// What a run took in, done again to an aligner made as the session's of `pair` was. The server has stopped: everything is
 /// in the library.
-async fn replayed(setup: &Setup, info: &v1::RunInfo) -> Vec<Bin> {
+pub async fn replayed(setup: &Setup, info: &v1::RunInfo) -> Vec<Bin> {
     let width_ns = NonZeroU64::new(W as u64).expect("a width");
     let defaults = PipelineDefaults { width_ns: Some(width_ns.get()), ..Default::default() };
     let open = resolve(info.resolved.as_ref().expect("what was asked for"), &defaults).expect("it resolves");
@@ -189,7 +189,7 @@ async fn replayed(setup: &Setup, info: &v1::RunInfo) -> Vec<Bin> {
 }
 
 /// What `pair` gives for these bins: by bin its number, flags, and `sum` in bits.
-fn answers_of_pair(bins: &[Bin]) -> Vec<(u64, u32, [u32; 2])> {
+pub fn answers_of_pair(bins: &[Bin]) -> Vec<(u64, u32, [u32; 2])> {
     let mut sum = [0f32; 2];
     let mut answers = Vec::new();
     for bin in bins {
@@ -205,7 +205,7 @@ fn answers_of_pair(bins: &[Bin]) -> Vec<(u64, u32, [u32; 2])> {
 }
 
 /// The same as the run has it.
-async fn answers_recorded(server: &Latentd, run: &str) -> Vec<(u64, u32, [u32; 2])> {
+pub async fn answers_recorded(server: &Latentd, run: &str) -> Vec<(u64, u32, [u32; 2])> {
     let reply: v1::OutputsReply = server.get(&format!("/v1/runs/{run}/outputs/sum")).await.message();
     let mut answers = Vec::new();
     for stretch in reply.stretches {
@@ -252,7 +252,7 @@ async fn two_amplifiers_that_drift_and_one_of_them_set_go_on_row_by_row_and_repl
 }
 
 /// Clocks that are off by less than this together put each row where it belongs (µs).
-const CLEAR_US: f64 = 5_000.0;
+pub const CLEAR_US: f64 = 5_000.0;
 
 /// Streams two amplifiers, and asserts what came of it; row by row where their clocks were known well enough for that.
 /// Answers how far they may have been off together (µs).
@@ -481,6 +481,75 @@ async fn after_an_exchange_by_http_answers_tell_their_age_and_deadlines_go_by_it
     server.post(&path, ask("sundial")).await.refused().is(404, "not_found", &["sundial", "device"]);
     server.post("/v1/sessions/none/clock", ask("device")).await.refused().is(404, "not_found", &["none"]);
     server.post(&path, r#"{"clock": "device", "t1": 5}"#).await.refused().is(400, "malformed", &["t1"]);
+    rig.close().await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn stamps_that_the_server_never_gave_are_refused_on_every_road_and_move_no_clock() {
+    let server = Latentd::start().await;
+    let rig = server.open(linear()).await;
+    let amp = Amp::new(5 * S, 0.0);
+    let path = format!("/v1/sessions/{}/clock", rig.session());
+    let ask =
+        |last| v1::ProbeRequest { clock: "device".into(), t1_ns: amp.reads(unix_ns()), last: Some(last) };
+    // Nothing was answered yet: a relation cannot be made of thin air.
+    let now_ns = unix_ns();
+    let forged = v1::ProbeStamps { t1_ns: now_ns, t2_ns: now_ns, t3_ns: now_ns, t4_ns: now_ns };
+    let answer = server.post(&path, json::write(&ask(forged))).await.refused();
+    answer.is(422, "invalid", &["last", "answers to probes of clock `device`", &now_ns.to_string()]);
+    assert_eq!(rig.info().await.clock, Some(v1::ClockState::default()));
+
+    let mut last = None;
+    probe(&rig, &server, &amp, "device", &mut last).await;
+    let honest = last.expect("the stamps of a probe");
+    for forged in [
+        v1::ProbeStamps { t2_ns: honest.t2_ns - 1, ..honest },
+        v1::ProbeStamps { t3_ns: honest.t3_ns + 15 * S, ..honest },
+        v1::ProbeStamps { t2_ns: honest.t2_ns + S, t3_ns: honest.t3_ns + S, ..honest },
+    ] {
+        let fault = server.post(&path, json::write(&ask(forged))).await.refused();
+        let fault = fault.is(422, "invalid", &["last", "as that probe was answered"]);
+        assert_eq!(fault.tensor, "last");
+        says(&fault.expected, &[&honest.t2_ns.to_string(), &honest.t3_ns.to_string()]);
+        says(&fault.found, &[&forged.t2_ns.to_string(), &forged.t3_ns.to_string()]);
+        assert_eq!(rig.info().await.clock, Some(v1::ClockState::default()));
+    }
+
+    // A stream is told, and goes on; what it is answered there holds by HTTP, too.
+    let attach = v1::Attach {
+        session: rig.session().into(),
+        writer: rig.opened.writers["spikes"].clone(),
+        signal: None,
+    };
+    let mut line = Line::attach(server.live().await, attach).await.expect("a stream");
+    let forged = v1::ProbeStamps { t3_ns: honest.t3_ns + S, ..honest };
+    line.up(Some(Up::Probe(ask(forged)))).await;
+    match line.next().await {
+        Ok(Some(Down::Fault(fault))) => {
+            assert_eq!((fault.kind.as_str(), fault.tensor.as_str()), ("invalid", "last"), "{fault:?}");
+        }
+        other => panic!("a fault is due, not {other:?}"),
+    }
+    let mut probed = v1::ProbeRequest { last: None, ..ask(honest) };
+    line.up(Some(Up::Probe(probed.clone()))).await;
+    let Ok(Some(Down::Probe(reply))) = line.next().await else { panic!("a probe's reply is due") };
+    assert_eq!(reply.offset_ns, None, "nothing was believed so far");
+    probed.last = Some(v1::ProbeStamps {
+        t1_ns: reply.t1_ns,
+        t2_ns: reply.t2_ns,
+        t3_ns: reply.t3_ns,
+        t4_ns: amp.reads(unix_ns()),
+    });
+    let reply: v1::ProbeReply = server.post(&path, json::write(&probed)).await.message();
+    is_true(&amp, unix_ns(), reply.offset_ns, reply.uncertainty_us);
+    let before = rig.info().await.clock;
+    // The same again is no second probe, whatever else it says.
+    let again = v1::ProbeStamps { t4_ns: honest.t4_ns + 20 * S, ..probed.last.expect("stamps") };
+    let _: v1::ProbeReply = server.post(&path, json::write(&ask(again))).await.message();
+    let after = rig.info().await.clock.expect("how its clock stands");
+    assert_eq!(after.offset_ns, before.expect("how its clock stood").offset_ns);
+    line.end().await;
     rig.close().await;
     server.stop().await;
 }

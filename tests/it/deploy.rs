@@ -73,3 +73,8 @@ fn configuration<'a>(environment: impl IntoIterator<Item = (&'a str, &'a str)>) 
     let read = latentd::config::Config::with(given.map(|(key, value)| (key.as_str(), value.as_str())));
     read.unwrap_or_else(|error| panic!("{error}"))
 }
+
+/// Whether a server with these settings asks for keys at the addresses that the image binds.
+fn asks_for_keys(config: &latentd::config::Config) -> bool {
+    [8080, 8081].into_iter().all(|port| config.asks_for_keys(([0, 0, 0, 0], port).into()))
+}

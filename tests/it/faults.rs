@@ -72,10 +72,19 @@ async fn what_cannot_be_read_is_malformed_with_the_path_of_what_is_wrong() {
         (&frames, r#"{"seq": 1.5}"#, vec!["seq", "whole number"]),
         (&frames, r#"{"seq": -1}"#, vec!["seq", "whole number"]),
         (&frames, r#"{"tensor": {"dtype": "f32", "shape": [1, "x"]}}"#, vec!["tensor.shape[1]"]),
-        (&frames, r#"{"echo": "%"}"#, vec!["echo"]),
+        (&frames, r#"{"echo": "%"}"#, vec!["`echo`", "base64", "offset 0"]),
+        (&frames, r#"{"signal": ["spikes"]}"#, vec!["`signal`", "expected text, found a list"]),
+        (&frames, r#"{"seq": 1, "seq": 1}"#, vec!["expected `seq` once"]),
+        (&frames, r#"{"seq": 1"#, vec!["an object without its `}` at the end", "line 1, column 9"]),
+        (&frames, "nul", vec!["the end of the text where a value is due"]),
     ] {
         let refused = server.post(path, body).await.refused();
-        says(&refused.is(400, "malformed", &parts).detail, &["JSON"]);
+        let detail = &refused.is(400, "malformed", &parts).detail;
+        says(detail, &["JSON"]);
+        for theirs in ["EOF", "trailing", "invalid type", "untagged", "struct", "Invalid", "expected value ("]
+        {
+            assert!(!detail.contains(theirs), "{detail}");
+        }
     }
     let bytes = |body: &'static [u8]| {
         let request = server.client.post(server.url(&frames)).body(body);
@@ -87,7 +96,14 @@ async fn what_cannot_be_read_is_malformed_with_the_path_of_what_is_wrong() {
         )
     };
     bytes(&[0xff, 0xff, 0xff]).await.refused().is(400, "malformed", &["protobuf"]);
-    bytes(&[0x0a, 0x05, b'a']).await.refused().is(400, "malformed", &["protobuf"]);
+    bytes(&[0x0a, 0x05, b'a']).await.refused().is(
+        400,
+        "malformed",
+        &["protobuf", "Frame", "in `signal`", "end inside"],
+    );
+    let refused = bytes(&[0x0a, 0x01, 0xff]).await.refused();
+    let detail = &refused.is(400, "malformed", &["in `signal` a text is not UTF-8"]).detail;
+    assert!(!detail.contains("Protobuf"), "{detail}");
     for (query, field, parts) in [
         ("/v1/runs?limit=many", "limit", ["query", "a whole number from 0 to", "found `many`"]),
         ("/v1/runs/x/outputs/v?from=-1", "from", ["query", "a whole number from 0 to", "found `-1`"]),
@@ -102,6 +118,42 @@ async fn what_cannot_be_read_is_malformed_with_the_path_of_what_is_wrong() {
 }
 
 #[tokio::test]
+async fn a_query_beside_a_frame_that_is_whole_is_refused_and_consumes_nothing() {
+    let server = Latentd::start().await;
+    let rig = server.open(linear()).await;
+    let writer = rig.opened.writers["spikes"].clone();
+    let frame = v1::Frame { writer, ..counts(0, 0, &[ROW]) };
+    let frames = format!("/v1/sessions/{}/frames", rig.session());
+    for (query, found) in [("seq=0", "`seq`"), ("writer=&lost=true", "`lost`"), ("sequence=", "`sequence`")] {
+        let body = serde_json::to_vec(&frame).unwrap();
+        let refused = server.post(&format!("{frames}?{query}"), body).await.refused();
+        let fault = refused.is(422, "invalid", &["expected no query", "arrow"]);
+        assert_eq!((fault.tensor.as_str(), fault.found.as_str()), ("query", found));
+    }
+    let body = serde_json::to_vec(&frame).unwrap();
+    let output: v1::Output = server.post(&format!("{frames}?writer="), body).await.message();
+    assert_eq!(bins(&output), 0..1);
+    rig.close().await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_form_that_accept_does_not_want_is_not_given() {
+    let server = Latentd::start().await;
+    for (accept, form) in [
+        ("application/x-protobuf", "application/x-protobuf"),
+        ("application/x-protobuf;q=0", "application/json"),
+        ("application/x-protobuf;q=0.0, application/json;q=0.1", "application/json"),
+        ("application/json;q=0, */*", "application/x-protobuf"),
+    ] {
+        let asked = server.client.get(server.url("/v1/models")).header("accept", accept);
+        let answered = asked.send().await.unwrap();
+        assert_eq!(answered.headers()["content-type"], form, "{accept}");
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn bytes_that_are_no_message_are_malformed_by_grpc_and_end_no_stream() {
     let server = Latentd::start().await;
     let channel = server.channel().await;
@@ -110,8 +162,12 @@ async fn bytes_that_are_no_message_are_malformed_by_grpc_and_end_no_stream() {
         let status = unary(&channel, call, garbage.clone()).await.unwrap_err();
         let fault = carried(&status, Code::InvalidArgument, "malformed");
         assert_eq!(fault.status, 400);
-        says(&fault.detail, &[call]);
+        says(&fault.detail, &[call, "a number does not end"]);
     }
+    let fault = unary(&channel, "Open", bytes::Bytes::from_static(&[0x0a, 1, 0xff])).await.unwrap_err();
+    let detail = carried(&fault, Code::InvalidArgument, "malformed").detail;
+    says(&detail, &["OpenRequest", "in `pipeline` a text is not UTF-8"]);
+    assert!(!detail.contains("Protobuf"), "{detail}");
     // The same connection goes on.
     let opened = unary(&channel, "Open", linear().encode_to_vec()).await.unwrap();
     let opened = v1::OpenReply::decode(opened).unwrap();
@@ -176,6 +232,7 @@ async fn what_is_over_its_limit_is_too_large_and_the_session_stays() {
     let status = live().open(v1::OpenRequest { notes: big, ..linear() }).await.unwrap_err();
     let fault = carried(&status, Code::ResourceExhausted, "too_large");
     assert_eq!(fault.status, 413);
+    says(&fault.detail, &["message_limit", "expected at most 65536 bytes, found 66"]);
     let at = |opened: &v1::OpenReply| v1::Attach { session: opened.session.clone(), ..Default::default() };
     let other = live().open(linear()).await.unwrap().into_inner();
     let mut beside = Line::attach(live(), at(&other)).await.unwrap();

@@ -197,6 +197,39 @@ async fn a_bin_that_a_gap_touches_is_filled_or_skipped_as_a_whole() {
 }
 
 #[tokio::test]
+async fn a_divided_answer_asked_for_again_by_http_is_its_first_part_and_says_how_many_more_there_are() {
+    let server = Latentd::start().await;
+    let mut line = server.line(v1::OpenRequest { lateness_ms: 10.0, ..with("skip") }).await;
+    let rig = line.opened.clone();
+    let divided = counts(1, 5, &[ROW, LAST]);
+    let whole = line.send(counts(0, 0, &[ROW, LAST])).await;
+    line.put(divided.clone()).await;
+    let parts = [line.output().await, line.output().await];
+    assert_eq!(parts.each_ref().map(bins), [1..2, 5..6]);
+    assert_eq!((parts[1].skipped_bins, parts[0].dropped, parts[1].dropped), (3, 0, 0));
+    let again = async |frame: v1::Frame| -> v1::Output {
+        let frame = v1::Frame { writer: rig.writers["spikes"].clone(), ..frame };
+        let body = serde_json::to_vec(&frame).unwrap();
+        server.post(&format!("/v1/sessions/{}/frames", rig.session), body).await.message()
+    };
+    for _ in 0..2 {
+        let first = again(divided.clone()).await;
+        assert_eq!((bins(&first), first.seq, first.dropped), (1..2, Some(1), 1));
+        assert_eq!(blocks::<2>(&first, 0), blocks::<2>(&parts[0], 0));
+    }
+    let first = again(counts(0, 0, &[ROW, LAST])).await;
+    assert_eq!((bins(&first), first.dropped), (bins(&whole), 0), "an answer that is one message is whole");
+    // By a stream all of it comes again.
+    line.put(divided).await;
+    for part in &parts {
+        let told = line.output().await;
+        assert_eq!((bins(&told), told.dropped, told.skipped_bins), (bins(part), 0, part.skipped_bins));
+    }
+    line.end().await;
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn an_answer_ends_before_an_unfilled_gap_and_the_rest_comes_in_the_next() {
     let server = Latentd::start().await;
     // With 10 ms of lateness bin 1 closes with the frame behind the gap.

@@ -174,7 +174,6 @@ async fn what_does_not_fit_is_invalid_with_tensor_expected_and_found() {
     };
     let cases: Vec<(v1::InferRequest, &str, &str, &str)> = vec![
         (ask(&[("uu", row())], &[]), "uu", "an input of model linear (there are: u, v0, spikes)", "`uu`"),
-        (ask(&[("u", row())], &["w"]), "outputs", "an output of model linear", "`w`"),
         (ask(&[("u", whole("f64"))], &[]), "u", "f32 [n, 2]", "f64 [1, 2]"),
         (ask(&[("u", whole("float"))], &[]), "u.dtype", "f32 f64", "`float`"),
         (ask(&[("u", sent(&[2], &[1.0, 2.0]))], &[]), "u", "f32 [n, 2]", "f32 [2]"),
@@ -195,6 +194,18 @@ async fn what_does_not_fit_is_invalid_with_tensor_expected_and_found() {
     let short = r#"{"inputs": {"u": {"dtype": "f32", "shape": [1, 2], "values": [1]}}}"#;
     let refused = server.post("/v1/models/linear/infer", short).await.refused();
     refused.is(422, "invalid", &["u", "2 values", "1 values"]);
+    for (dtype, values, tensor, found) in [
+        ("f32", "[1, 1e39]", "u.values[1]", "1e39"),
+        ("f32", "[-4e38, 0]", "u.values[0]", "-4e38"),
+        ("f16", "[0, 70000]", "u.values[1]", "70000.0"),
+        ("u8", "[0, 256]", "u.values[1]", "256.0"),
+    ] {
+        let body =
+            format!(r#"{{"inputs": {{"u": {{"dtype": "{dtype}", "shape": [1, 2], "values": {values}}}}}}}"#);
+        let refused = server.post("/v1/models/linear/infer", body).await.refused();
+        let fault = refused.is(422, "invalid", &[dtype]);
+        assert_eq!((fault.tensor.as_str(), fault.found.as_str()), (tensor, found), "{}", fault.detail);
+    }
     let odd = r#"{"inputs": {"u": {"dtype": "f32", "shape": [1, 2], "value": [1]}}}"#;
     server.post("/v1/models/linear/infer", odd).await.refused().is(
         400,
@@ -203,6 +214,8 @@ async fn what_does_not_fit_is_invalid_with_tensor_expected_and_found() {
     );
     let good = ask(&[("u", row())], &[]);
     infer(&server, "liner", &good).await.refused().is(404, "not_found", &["no model `liner`", "linear"]);
+    let other = ask(&[("u", row())], &["w"]);
+    infer(&server, "linear", &other).await.refused().is(404, "not_found", &["no output `w`", "v_next"]);
     let later = v1::InferRequest { version: Some(7), ..good.clone() };
     infer(&server, "linear", &later).await.refused().is(404, "not_found", &["no version 7", "there are: 1"]);
     assert_eq!(infer(&server, "linear", &good).await.status, 200);

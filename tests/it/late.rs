@@ -36,9 +36,14 @@ async fn samples_that_came_already_are_dropped_and_counted_and_the_new_part_is_u
         let run = rig.run().to_owned();
         let closed = rig.close().await;
         assert_eq!((closed.late, closed.dropped, closed.gaps), (3, 3, 0), "{late}");
-        let told: u64 = server.events(&run, "overlap").await.iter().map(|event| event.count).sum();
-        assert_eq!(told, 3, "{late}");
+        let told = server.events(&run, "overlap").await;
+        assert_eq!(told.iter().map(|event| event.count).sum::<u64>(), 3, "{late}");
+        let of_bins = |event: &v1::Event| (event.from_bin, event.to_bin);
+        assert_eq!(told.first().map(of_bins), Some((Some(0), Some(2))), "{late}: the closed bins");
     }
+    // In each session data came again for bins 0 and 1, and were left out; for bin 1 twice.
+    assert_eq!(server.metric("latentd_bins_total", "outcome=\"late\"").await, 6.0);
+    assert_eq!(server.metric("latentd_bins_total", "outcome=\"dropped\"").await, 6.0);
     server.stop().await;
 }
 
@@ -170,6 +175,7 @@ async fn fail_refuses_late_data_until_it_is_left_out_or_a_reset_forgives() {
     assert_eq!((bins(&output), flag_names(&output)), (3..4, vec![vec!["reset"]]));
     let closed = rig.close().await;
     assert_eq!((closed.late, closed.dropped), (1, 1));
+    assert_eq!(server.metric("latentd_bins_total", "outcome=\"dropped\"").await, 1.0, "what was forgiven");
 
     let mut line = server.line(events("fail")).await;
     line.send(spikes("spikes", 0, 0, 20 * MS, &[])).await;

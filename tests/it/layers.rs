@@ -6,7 +6,7 @@ use std::path::Path;
 
 /// Rooms by layer, the lowest first. Numbers are the design's, tenfold.
 const LAYERS: &[(u8, &[&str])] = &[
-    (0, &["domain", "error", "metrics", "config"]),
+    (0, &["domain", "error", "phrase", "metrics", "trace", "config"]),
     (10, &["signal", "readout", "health", "analysis", "graph", "wire"]),
     (20, &["engine", "store"]),
     (30, &["pipeline", "batch", "recorder", "registry", "access"]),
@@ -24,13 +24,13 @@ const NEIGHBOURS: &[(&str, &str)] = &[("pipeline", "registry"), ("pipeline", "ba
 
 /// The doors know these and nothing else below them.
 const DOORS: &[&str] = &["http", "grpc"];
-const DOORS_KNOW: &[&str] = &["app", "wire", "domain", "error", "metrics"];
+const DOORS_KNOW: &[&str] = &["app", "wire", "domain", "error", "metrics", "trace"];
 
 /// Crates that only one room knows.
-const ONLY: &[(&str, &str)] = &[("ort", "engine"), ("sqlx", "store")];
+const ONLY: &[(&str, &str)] = &[("ort", "engine"), ("sqlx", "store"), ("opentelemetry_proto", "telemetry")];
 
 /// Rooms that do no I/O and await nothing, and what they therefore never name.
-const PURE: &[&str] = &["domain", "signal", "readout", "health", "analysis", "graph"];
+const PURE: &[&str] = &["domain", "phrase", "signal", "readout", "health", "analysis", "graph"];
 const IMPURE: &[&[&str]] = &[
     &["tokio"],
     &["reqwest"],

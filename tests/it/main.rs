@@ -2,8 +2,11 @@
 
 mod access; // API keys, tried on every call
 mod arrow_frames; // frames in columns
+mod backup; // a back-up, made and restored
+mod beside; // sessions that are fed beside the runtime's threads
 mod broadband; // many electrodes, from i16 to counts
 mod browsers; // which web pages may use it
+mod check; // raw trials of models, and the first place that differs
 mod clock; // probes, drift, steps, ages, and what replay makes of them
 mod continuous; // sampled signals through a chain
 mod deadlines; // lag, silence, the end
@@ -24,7 +27,9 @@ mod late; // data before, again, too late; a backlog
 mod layers; // who may know whom
 mod library; // the database file, looked at from beside
 mod live; // sessions and frames: the main road
+mod logs; // what the log says of a call
 mod many; // many models, and big ones
+mod measured; // every metric, moved by a real load
 mod model_based; // random sessions against a plain model
 mod montage; // channels that are not the model's
 mod nan; // what is not finite, in and out
@@ -49,6 +54,9 @@ mod start; // starts that must fail
 mod subscribe; // who listens, and what it costs
 mod support; // the real binary, small models, rigs
 mod switch; // another version of a stage, between two bins
+mod thresholds; // of crossings, from run to run
+mod traces; // what a collector gets
+mod unplugged; // one of two amplifiers away for seconds
 mod usage; // memory and processor time
 mod websocket; // rigs over WebSocket
 mod window; // models that take several bins at once, images, event cameras

@@ -463,10 +463,20 @@ async fn play(server: &Latentd, acts: &[(u8, Act)]) -> Result<(), TestCaseError>
 
 #[test]
 fn a_session_is_what_a_plain_model_of_the_contract_says() {
+    holds_to_the_model(200, 50);
+}
+
+#[test]
+fn a_session_that_is_fed_beside_the_runtimes_threads_is_what_the_model_says_too() {
+    holds_to_the_model(60, 0);
+}
+
+fn holds_to_the_model(cases: u32, inline_us: u32) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let setup = Setup::new().key("window", WINDOW).key("log_level", "warn").key("load_limit", 1);
+    let setup = setup.key("inline_us", inline_us);
     let server = runtime.block_on(setup.start());
-    let config = Config { cases: 200, failure_persistence: None, ..Config::default() };
+    let config = Config { cases, failure_persistence: None, ..Config::default() };
     let acts = prop::collection::vec((any::<u8>(), act()), 1..40);
     let ran = TestRunner::new(config).run(&acts, |acts| runtime.block_on(play(&server, &acts)));
     runtime.block_on(server.stop());

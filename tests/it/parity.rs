@@ -1,5 +1,5 @@
 //! HTTP (JSON, protobuf, Arrow), WebSocket (text, binary) and gRPC give identical outputs for identical frames, bit for
-//! bit.
+//! bit; and so do frames that are fed on the runtime's threads and beside them.
 
 use latentd::cli::replay::cut::Cut;
 
@@ -8,7 +8,7 @@ use crate::support::websocket::{self, Socket};
 use crate::support::{
     Latentd, Line, Rig, Setup, binned, carried, counts, linear, markers, pipeline, recorded, signal,
 };
-use crate::{recordings, rig};
+use crate::{continuous, recordings, rig};
 use latentd::wire::{tensor, v1};
 
 /// An Output without what differs by nature (lag, age, the journal's progress), its tensors as bits; whatever is not
@@ -103,11 +103,16 @@ async fn same_by_every_road(
     ask: &v1::OpenRequest,
     frames: impl IntoIterator<Item = v1::Frame>,
 ) -> usize {
-    let mut roads = Road::all(server, ask).await;
+    let roads = Road::all(server, ask).await;
+    same(roads.into_iter().map(|road| (server, road)).collect(), frames).await
+}
+
+/// As `same_by_every_road`, by these roads to these servers.
+async fn same(mut roads: Vec<(&Latentd, Road)>, frames: impl IntoIterator<Item = v1::Frame>) -> usize {
     let mut faults = 0;
     for frame in frames {
         let mut answers = Vec::new();
-        for road in &mut roads {
+        for (_, road) in &mut roads {
             let answer = road.send(frame.clone()).await;
             answers.push((road.name(), answer.map(comparable).map_err(fault)));
         }
@@ -125,7 +130,7 @@ async fn same_by_every_road(
         }
     }
     let mut told = Vec::new();
-    for road in roads {
+    for (server, road) in roads {
         let closed = road.close(server).await;
         told.push((closed.bins, closed.gaps, closed.late, closed.dropped, closed.last_bin));
     }
@@ -198,6 +203,52 @@ async fn a_recording_is_answered_alike_by_every_road() {
     let frames = Cut::new(&recording, 50_000_000).map(|due| due.frame);
     assert_eq!(same_by_every_road(&server, &ask, frames).await, 0);
     server.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_fed_beside_the_runtimes_threads_is_answered_as_what_is_fed_on_them() {
+    // No feed is ever short enough for the one, none too long for the other.
+    let chain = r#"bin_ms = 10
+rate = { num = 1000, den = 1 }
+channels = 2
+preprocess = [
+  { op = "butterworth", kind = "band", low_hz = 4.0, high_hz = 30.0 },
+  { op = "zscore", mode = "running", tau_s = 1.0 },
+]"#;
+    let setup = |inline_us: u32| {
+        let setup = Setup::bare().model(continuous::identity("filtered", 2, chain));
+        setup.key("inline_us", inline_us).key("load_limit", 1).start()
+    };
+    let servers = [setup(0).await, setup(1_000_000).await];
+    let spec = v1::SignalSpec {
+        rate: Some(v1::Rate { num: 1_000, den: 1 }),
+        ..signal("lfp", "continuous", &["a", "b"])
+    };
+    let ask = v1::OpenRequest { seed: Some(7), ..pipeline("filtered", [spec]) };
+    let frames = |by: u64| {
+        (0..60).map(move |seq| {
+            let rows: Vec<[f32; 2]> = (0..by).map(|at| noise(seq * by + at)).collect();
+            // One that comes again, and one that comes too early.
+            let sent = if seq == 30 { 29 } else { seq };
+            binned("lfp", sent, sent * by, &rows)
+        })
+    };
+    for by in [4, 10, 37] {
+        let mut roads = Vec::new();
+        for server in &servers {
+            roads.extend(Road::all(server, &ask).await.into_iter().map(|road| (server, road)));
+        }
+        assert!(same(roads, frames(by)).await > 0, "frames behind the missing one are refused");
+    }
+    for server in servers {
+        server.stop().await;
+    }
+}
+
+/// Two samples that are fixed by their index.
+fn noise(index: u64) -> [f32; 2] {
+    let x = index.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+    [(x >> 40) as f32 / 1e4, ((x >> 20) & 0xFFFF) as f32 / 1e4]
 }
 
 #[tokio::test]

@@ -97,7 +97,7 @@ async fn each_has_outputs_of_its_own_also_such_as_the_rig_did_not_want() {
         assert_eq!((block(&both, 0), block(&both, 1)), (block(&v, 0), block(&output, 1)));
     }
     let path = |query: &str| format!("/v1/sessions/{}/live?{query}", rig.session());
-    server.get(&path("outputs=v,rw")).await.refused().is(422, "invalid", &["outputs", "`rw`", "raw", "v"]);
+    server.get(&path("outputs=v,rw")).await.refused().is(404, "not_found", &["no output `rw`", "raw", "v"]);
     for wrong in ["0", "-1", "NaN", "inf", "often"] {
         server.get(&path(&format!("max_hz={wrong}"))).await.refused().is(422, "invalid", &["max_hz", wrong]);
     }
@@ -105,7 +105,7 @@ async fn each_has_outputs_of_its_own_also_such_as_the_rig_did_not_want() {
     server.get("/v1/sessions/x/live").await.refused().is(404, "not_found", &["no session `x`"]);
     let mut live = server.live().await;
     let status = live.subscribe(ask(rig.session(), &["rw"], None)).await.unwrap_err();
-    says(&carried(&status, Code::InvalidArgument, "invalid").detail, &["`rw`", "raw"]);
+    says(&carried(&status, Code::NotFound, "not_found").detail, &["`rw`", "raw"]);
     let status = live.subscribe(ask("x", &[], None)).await.unwrap_err();
     carried(&status, Code::NotFound, "not_found");
     rig.close().await;

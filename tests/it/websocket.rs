@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_tungstenite::tungstenite::protocol::Message;
 
 use crate::support::websocket::{Form, PROTO, Socket, path, refused};
-use crate::support::{LIMIT, Latentd, Linear, Setup, bins, blocks, counts, linear, recorded, says, until};
+use crate::support::{
+    Answer, LIMIT, Latentd, Linear, Setup, bins, blocks, counts, linear, recorded, says, until,
+};
 use latentd::wire::v1;
 
 const ROW: [f32; 2] = [1.0, 2.0];
@@ -74,6 +77,13 @@ async fn what_cannot_be_attached_is_refused_before_the_upgrade_as_problem_json()
             &["WebSocket", header],
         );
     }
+    for key in ["", "AAAA", "dGhlIHNhbXBsZSBub25jZQ", "dGhlIHNhbXBsZSBub25jZSE=", "not base64 at all !!!!!!"]
+    {
+        let asked = server.client.get(server.url(&there)).header("connection", "upgrade");
+        let asked = asked.header("upgrade", "websocket").header("sec-websocket-version", "13");
+        let refused = Answer::of(asked.header("sec-websocket-key", key)).await.refused();
+        refused.is(400, "malformed", &["`sec-websocket-key` is not 16 bytes in base64"]);
+    }
     server.get(&there).await.refused().is(400, "malformed", &["upgrade"]);
     refused(&server, &format!("{there}&writter=x"), &[]).await.refused().is(422, "invalid", &["writter"]);
     refused(&server, &there, &[("origin", "https://elsewhere.example")]).await.refused().is(
@@ -90,6 +100,39 @@ async fn what_cannot_be_attached_is_refused_before_the_upgrade_as_problem_json()
     // None of it touched the stream that is attached.
     assert_eq!(bins(&first.send(counts(0, 0, &[ROW])).await), 0..1);
     first.close().await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn bytes_that_break_a_rule_of_websocket_end_the_stream_with_what_is_expected() {
+    let server = Latentd::start().await;
+    for (bytes, found, expected) in [
+        (&[0x81, 1, b'x'][..], "a frame that is not masked", "a mask"),
+        (&[0xc1, 0x80, 0, 0, 0, 0], "a reserved bit", "all three 0"),
+        (&[0x83, 0x80, 0, 0, 0, 0], "the opcode 3", "0, 1, 2, 8, 9 or 10"),
+        (&[0x80, 0x80, 0, 0, 0, 0], "a piece of a message that did not begin", "a text or binary frame"),
+        (&[0x09, 0x80, 0, 0, 0, 0], "a control frame in pieces", "it whole"),
+        (&[0x81, 0x81, 0, 0, 0, 0, 0xff], "a text message is not UTF-8", ""),
+    ] {
+        let session = opened(&server, linear()).await;
+        let there = path(&session.session, &session.writers["spikes"]);
+        let head = format!(
+            "GET {there} HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
+             sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        );
+        let mut road = tokio::net::TcpStream::connect(&server.http).await.unwrap();
+        road.write_all(head.as_bytes()).await.unwrap();
+        road.write_all(bytes).await.unwrap();
+        let mut all = Vec::new();
+        tokio::time::timeout(LIMIT, road.read_to_end(&mut all)).await.expect("the server ends it").unwrap();
+        let told = String::from_utf8_lossy(&all);
+        says(&told, &["101 Switching", "\"malformed\"", found, expected]);
+        for theirs in
+            ["protocol error", "Received", "Reserved", "encountered", "Fragmented", "UTF-8 encoding"]
+        {
+            assert!(!told.contains(theirs), "{told}");
+        }
+    }
     server.stop().await;
 }
 
@@ -232,7 +275,9 @@ async fn a_rig_that_only_answers_pings_stays_and_one_that_is_silent_is_dead() {
     let _silent = carried.await.unwrap();
     until(LIMIT, "the dead stream let go of", || async {
         let info: v1::SessionInfo = server.get(&format!("/v1/sessions/{}", session.session)).await.message();
-        (info.writers["spikes"] == "detached").then_some(())
+        let is_let_go = info.writers["spikes"] == "detached";
+        assert!(!is_let_go || info.state == "detached", "nothing came for as long");
+        is_let_go.then_some(())
     })
     .await;
     // Any writer may come now.

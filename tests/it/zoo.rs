@@ -8,7 +8,6 @@ use latentd::cli::replay::report::{Answers, PlayReport};
 use latentd::cli::replay::score::{self, Grid};
 use latentd::wire::recording::Recording;
 use ndarray::{Array2, ArrayView2};
-use safetensors::SafeTensors;
 use serde::Deserialize;
 
 use crate::recordings;
@@ -142,58 +141,4 @@ async fn the_monkeys_hand_is_decoded_as_well_as_the_zoo_says() {
 #[tokio::test(flavor = "multi_thread")]
 async fn stimuli_are_found_in_the_eeg_as_well_as_the_zoo_says() {
     scores_equal("eeg_attention_events", "eeg", 31_250_000, 7_626, &|_| [0.0, 0.0]).await;
-}
-
-/// The arrays of a `parity/` that are outputs: name, values row-major; and the first bin that they speak of.
-fn expected(parity: &Path, outputs: &[&str]) -> (u64, Vec<(String, Vec<f64>)>) {
-    let bytes = std::fs::read(parity.join("expected.safetensors")).expect("what is expected");
-    let file = SafeTensors::deserialize(&bytes).expect("safetensors");
-    let raw = |name: &str| file.tensor(name).expect("an array of the file").data().to_vec();
-    let first = i64::from_le_bytes(raw("first_bin").try_into().expect("one i64"));
-    let values = |name: &str| -> Vec<f64> {
-        raw(name).chunks_exact(4).map(|x| f32::from_le_bytes(x.try_into().expect("four")).into()).collect()
-    };
-    let there = outputs.iter().filter(|name| file.names().contains(name));
-    (first as u64, there.map(|name| ((*name).to_string(), values(name))).collect())
-}
-
-/// `cortex-encoder` has its raw trial in the repository; `zoo/parity.py` makes those of the models of third parties' data.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_models_raw_trial_gives_what_is_expected_in_frames_of_any_length() {
-    let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("models");
-    let folders =
-        std::fs::read_dir(&models).expect("the bundled models").map(|entry| entry.expect("a model"));
-    let mut names: Vec<String> = folders.map(|entry| entry.file_name().to_string_lossy().into()).collect();
-    names.sort();
-    let server = Setup::bare().bundled().start().await;
-    let mut trials = 0;
-    for model in names {
-        let parity = models.join(&model).join("1/parity");
-        if !parity.exists() {
-            println!("not run: the raw trial of {model} (no {})", parity.display());
-            continue;
-        }
-        let recording = replay::open(&parity.join("recording")).expect("the trial is read");
-        let signals: Vec<&str> = recording.signals.iter().map(|signal| signal.name()).collect();
-        for frame_ms in [100.0, 300.0, 1_000.0] {
-            let report = play_grpc(&server, &recording, &model, &signals, frame_ms).await;
-            let outputs: Vec<&str> = report.answers.outputs.keys().map(String::as_str).collect();
-            let (first, arrays) = expected(&parity, &outputs);
-            assert!(!arrays.is_empty(), "{model}: no output is expected");
-            for (output, want) in arrays {
-                let width = report.answers.outputs[&output].width;
-                let bins = first..first + (want.len() / width) as u64;
-                for (at, (got, want)) in rows(&report.answers, &output, bins).iter().zip(&want).enumerate() {
-                    assert!(
-                        (got - want).abs() <= 1e-5 * want.abs().max(1.0),
-                        "{model}, {output}, bin {}: {got}, expected {want}",
-                        first + (at / width) as u64
-                    );
-                }
-            }
-        }
-        trials += 1;
-    }
-    assert!(trials > 0, "the committed trial is there");
-    server.stop().await;
 }

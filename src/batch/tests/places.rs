@@ -5,7 +5,12 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use super::fake::*;
-use crate::batch::{Full, Guests, Lane, Refused};
+use crate::batch::{Full, Guests, Lane, Place, Pool, Refused};
+
+/// Places of a session whose ingest costs nothing.
+fn admit(pool: &Pool, lane: &Arc<Lane>, rows_per_s: f64) -> Result<Vec<Place>, Refused> {
+    pool.admit(&[(Arc::clone(lane), rows_per_s)], &pool.ingest("light", rows_per_s))
+}
 
 #[test]
 fn guests_are_refused_at_once_when_all_places_are_taken() {
@@ -141,19 +146,68 @@ fn opening_is_refused_when_the_load_would_pass_its_limit_and_allowed_again_after
     lane.learn(1, Duration::from_millis(4));
     // 100 rows/s of 4 ms: 0.4 of a thread; two threads at 0.8 bear 1.6.
     let mut open: Vec<_> =
-        (0..4).map(|_| pool.admit(&[(lane.clone(), 100.0)]).expect("1.6 threads are allowed")).collect();
-    let refused = pool.admit(&[(lane.clone(), 100.0)]).expect_err("2.0 threads are not");
-    assert_eq!(refused.to_string(), "load would be 2.00 of 1.60 threads");
+        (0..4).map(|_| admit(&pool, &lane, 100.0).expect("1.6 threads are allowed")).collect();
+    let refused = admit(&pool, &lane, 100.0).expect_err("2.0 threads are not");
+    let said = refused.to_string();
+    assert!(
+        said.starts_with("load would be 2.00 of 1.60 threads: 2.00 for runs of models, 0.00 for ingest"),
+        "{said}"
+    );
     assert!((lane.load() - 1.6).abs() < 1e-9, "a refused session leaves nothing behind");
     open.pop();
-    assert!(pool.admit(&[(lane.clone(), 100.0)]).is_ok());
+    assert!(admit(&pool, &lane, 100.0).is_ok());
+}
+
+#[test]
+fn sessions_whose_preprocessing_fills_the_load_keep_the_next_one_out() {
+    let (fake, pool) = (Fake::new(), pool(2));
+    let lane = fake.lane(&pool, spec(1), 1);
+    lane.learn(1, Duration::from_millis(1));
+    let open = |shape: &str| {
+        let ingest = pool.ingest(shape, 50.0);
+        pool.admit(&[(lane.clone(), 50.0)], &ingest).map(|places| (places, ingest))
+    };
+    let mut inside = vec![open("broadband").expect("nobody is in")];
+    // 50 bins/s of 12 ms: 0.6 of a thread, and 0.05 for the model; two threads at 0.8 bear 1.6.
+    inside[0].1.learn_bins(1, Duration::from_millis(12));
+    inside.push(open("broadband").expect("1.3 threads are allowed"));
+    let said = open("broadband").expect_err("1.95 are not").to_string();
+    assert_eq!(
+        said,
+        "load would be 1.95 of 1.60 threads: 0.15 for runs of models, 1.80 for ingest (preprocessing), of which 0.60 \
+         for the new session, by what the last such took"
+    );
+    let light = open("counts").expect("1.35 threads are allowed");
+    assert!((pool.load().ingest - 1.2).abs() < 1e-9, "a refused session leaves nothing behind");
+    // Preprocessing has become slower than it was.
+    (0..100).for_each(|_| inside[0].1.learn_bins(1, Duration::from_millis(20)));
+    assert!(open("counts").is_err());
+    drop(light);
+    inside.pop();
+    assert!(open("counts").is_ok());
+}
+
+#[test]
+fn one_who_is_alone_is_let_in_whatever_its_preprocessing_takes() {
+    let (fake, pool) = (Fake::new(), pool(1));
+    let lane = fake.lane(&pool, spec(1), 1);
+    let open = || {
+        let ingest = pool.ingest("broadband", 50.0);
+        pool.admit(&[(lane.clone(), 50.0)], &ingest).map(|places| (places, ingest))
+    };
+    for _ in 0..2 {
+        let (places, ingest) = open().expect("nobody is in");
+        ingest.learn_bins(1, Duration::from_millis(19));
+        assert!(open().is_err());
+        drop((places, ingest));
+    }
 }
 
 #[test]
 fn where_nobody_is_a_slow_moment_does_not_shut_the_door_for_ever() {
     let (fake, pool) = (Fake::new(), pool(1));
     let lane = fake.lane(&pool, spec(1), 1);
-    let open = || pool.admit(&[(lane.clone(), 100.0)]);
+    let open = || admit(&pool, &lane, 100.0);
     lane.learn(1, Duration::from_millis(5));
     let first = open().expect("0.5 threads are allowed");
     // The machine is busy otherwise: 100 rows/s of 50 ms are five threads.
@@ -165,7 +219,7 @@ fn where_nobody_is_a_slow_moment_does_not_shut_the_door_for_ever() {
     drop(alone);
     let lane = fake.lane(&pool, spec(1), 1);
     lane.learn(1, Duration::from_millis(9));
-    assert!(pool.admit(&[(lane, 100.0)]).is_err(), "one that never was quick enough stays out");
+    assert!(admit(&pool, &lane, 100.0).is_err(), "one that never was quick enough stays out");
 }
 
 #[test]
@@ -175,12 +229,12 @@ fn the_load_counts_a_row_in_the_batch_that_it_will_ride_in() {
     lane.learn(1, Duration::from_millis(1));
     lane.learn(64, Duration::from_millis(2));
     // 64 sessions of 100 rows/s: 6.4 threads alone; half a bin is 5 ms, in which 32 rows come: as slow as 64, 2 ms.
-    let open: Vec<_> = (0..64).map_while(|_| pool.admit(&[(lane.clone(), 100.0)]).ok()).collect();
+    let open: Vec<_> = (0..64).map_while(|_| admit(&pool, &lane, 100.0).ok()).collect();
     assert_eq!(open.len(), 64);
     let load = pool.load();
-    assert!(load.busy <= load.limit && load.limit == 0.8, "{load:?}");
+    assert!(load.busy() <= load.limit && load.limit == 0.8, "{load:?}");
     drop(open);
-    assert_eq!(pool.load().busy, 0.0);
+    assert_eq!(pool.load().busy(), 0.0);
 }
 
 #[test]
@@ -190,7 +244,7 @@ fn a_closed_lane_gives_no_place() {
     assert!(lane.place().is_some());
     assert!(pool.stop(Instant::now() + LIMIT));
     assert!(lane.place().is_none());
-    assert_eq!(pool.admit(&[(lane, 1.0)]).expect_err("closed"), Refused::Closed);
+    assert_eq!(admit(&pool, &lane, 1.0).expect_err("closed"), Refused::Closed);
 }
 
 #[test]
@@ -218,15 +272,15 @@ fn a_place_is_exchanged_for_one_on_another_lane_where_there_would_be_no_room_for
         lane.learn(1, Duration::from_millis(ms));
     }
     let mut open: Vec<_> =
-        (0..4).map(|_| pool.admit(&[(old.clone(), 100.0)]).expect("1.6 threads are allowed")).collect();
+        (0..4).map(|_| admit(&pool, &old, 100.0).expect("1.6 threads are allowed")).collect();
     let leaves = open.pop().and_then(|mut places| places.pop()).expect("a place");
-    let before = pool.load().busy;
+    let before = pool.load().busy();
     assert!(pool.exchange((dear, 100.0), &leaves).is_err(), "2.0 threads are not");
-    assert_eq!(pool.load().busy, before, "nothing is left of what was refused");
+    assert_eq!(pool.load().busy(), before, "nothing is left of what was refused");
     let place = pool.exchange((new.clone(), 100.0), &leaves).expect("one comes, one goes");
     drop(leaves);
-    assert!((pool.load().busy - 1.5).abs() < 1e-9);
+    assert!((pool.load().busy() - 1.5).abs() < 1e-9);
     drop((place, open));
-    assert_eq!(pool.load().busy, 0.0);
+    assert_eq!(pool.load().busy(), 0.0);
     pool.stop(Instant::now() + LIMIT);
 }

@@ -75,7 +75,12 @@ pub async fn run(options: &ReplayOptions, out: &mut impl Write) -> Result<PlayRe
     let mut play = PlayOptions::new(&options.grpc, &options.pipeline);
     if let Some(path) = &options.key_file {
         let unread = |source| PlayError::Key { path: path.clone(), source };
-        let text = std::fs::read_to_string(path).map_err(|error| unread(Some(error)))?;
+        let text = if path.as_os_str() == "-" {
+            std::io::read_to_string(std::io::stdin())
+        } else {
+            std::fs::read_to_string(path)
+        };
+        let text = text.map_err(|error| unread(Some(error)))?;
         play.shown = Shown::key(&text).ok_or_else(|| unread(None))?;
     }
     play.speed = options.speed;
@@ -132,7 +137,8 @@ fn write(
         writeln!(out, "    # {}\n    {}", query.about, query.curl())?;
     }
     if let (Some(_), Some(path)) = (&report.run, &options.key_file) {
-        writeln!(out, "    # each with -H \"authorization: Bearer $(cat {})\"", path.display())?;
+        let key = if path.as_os_str() == "-" { "$KEY".into() } else { format!("$(cat {})", path.display()) };
+        writeln!(out, "    # each with -H \"authorization: Bearer {key}\"")?;
     }
     out.flush()
 }

@@ -52,6 +52,11 @@ pub fn unserved(file: &str, manifest: &Manifest) -> Findings {
             sheet.not_yet(format!("tap[{i}].edit"), "false", "`true`");
         }
     }
+    for (i, output) in manifest.outputs.iter().enumerate() {
+        if output.sparse {
+            sheet.not_yet(format!("output[{i}].sparse"), "false", "`true`");
+        }
+    }
     for (i, input) in manifest.inputs.iter().enumerate() {
         if input.form.is_some() {
             sheet.not_yet(format!("input[{i}].as"), "counts per bin", "`tokens`");

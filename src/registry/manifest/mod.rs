@@ -412,6 +412,15 @@ pub struct Example {
     pub named: bool,
 }
 
+impl Example {
+    /// Whether a value is what was expected, within the tolerances; what should be NaN must be.
+    pub fn allows(&self, got: f64, want: f64) -> bool {
+        let allowed = self.abs.max(self.rel * want.abs());
+        let is_near = want.is_finite() && (want - got).abs() <= allowed;
+        want == got || (want.is_nan() && got.is_nan()) || is_near
+    }
+}
+
 impl Default for Example {
     fn default() -> Self {
         Self {

@@ -8,6 +8,8 @@ use toml::Value;
 use super::{BatchAxis, Channels, Manifest, ServeDevice, StateInit};
 use crate::engine::Device;
 use crate::error::clip;
+use crate::phrase::serde::Said;
+use crate::phrase::toml::Broken;
 use crate::registry::finding::{Finding, Findings};
 
 /// Longest manifest or pipeline file that is read (bytes).
@@ -40,10 +42,8 @@ pub fn parse(file: &str, text: &str) -> Result<Manifest, Findings> {
 /// The text as a TOML table.
 pub(in crate::registry) fn table(file: &str, text: &str) -> Result<toml::Table, Findings> {
     text.parse::<toml::Table>().map_err(|error| {
-        let at = error.span().map_or(0, |span| span.start.min(text.len()));
-        let line = 1 + text.as_bytes()[..at].iter().filter(|&&byte| byte == b'\n').count();
-        let said = clip(&error.message().replace('\n', ", "));
-        Findings::one(Finding::new(file, format!("line {line}"), "TOML", said))
+        let broken = Broken::of(&error, text);
+        Findings::one(Finding::new(file, format!("line {}", broken.line), "TOML", broken.why))
     })
 }
 
@@ -72,7 +72,7 @@ pub(in crate::registry) fn from_table<T: DeserializeOwned>(
         let key = shown(&original);
         // A required key that was wrong is now missing: that is one fault, not two.
         if !(matches!(said, Said::Missing { .. }) && noted.contains(&key)) {
-            let (expected, found) = said.words(at(&value, &path));
+            let (expected, found) = words(&said, at(&value, &path));
             findings.push(Finding::new(file, key.clone(), expected, found));
         }
         noted.push(key);
@@ -173,66 +173,22 @@ fn take_out(value: &mut Value, path: &[Step]) -> bool {
     }
 }
 
-/// What serde said, taken apart.
-enum Said {
-    Unknown { field: String, there_are: String },
-    Missing { field: String },
-    Wrong { expected: String, found: String },
-    Else(String),
-}
-
-impl Said {
-    fn of(message: &str) -> Self {
-        let first_line = message.lines().next().unwrap_or_default();
-        let quoted_in = |text: &str| text.split('`').nth(1).unwrap_or_default().to_owned();
-        if let Some(rest) = first_line.strip_prefix("unknown field ") {
-            // The field's name is outside text: only what follows its closing quote is serde's.
-            let (name, there_are) = rest.rsplit_once("`, ").map_or((rest, ""), |_| {
-                let end = rest.find("`, expected ").or_else(|| rest.find("`, there are ")).unwrap_or(0);
-                (&rest[..end], rest.get(end + 3..).unwrap_or_default())
-            });
-            return Said::Unknown {
-                field: name.trim_start_matches('`').to_owned(),
-                there_are: there_are.trim_start_matches("expected ").replace('`', ""),
+/// Expected and found, for a value of the manifest.
+fn words(said: &Said, value: Option<&Value>) -> (String, String) {
+    match said {
+        Said::Unknown { there_are, .. } => {
+            (format!("a known key (one of {})", there_are.join(", ")), "a key that does not exist".into())
+        }
+        Said::Missing { .. } => ("a value".into(), "nothing".into()),
+        Said::Twice { .. } => ("the key once".into(), "it again".into()),
+        Said::Wrong { expected, found } => (expected.clone(), found.clone()),
+        Said::Else(said) => {
+            let expected = if said.contains("untagged enum Numbers") {
+                "numbers or \"file:NAME\""
+            } else {
+                "a value that the key takes"
             };
-        }
-        if let Some(rest) = first_line.strip_prefix("missing field ") {
-            return Said::Missing { field: quoted_in(rest) };
-        }
-        if let Some(rest) = first_line.strip_prefix("unknown variant ") {
-            let (found, expected) = rest.rsplit_once(", expected ").unwrap_or((rest, ""));
-            return Said::Wrong { expected: expected.replace('`', ""), found: clip(found) };
-        }
-        for prefix in ["invalid type: ", "invalid value: ", "invalid length "] {
-            if let Some((found, expected)) =
-                first_line.strip_prefix(prefix).and_then(|rest| rest.rsplit_once(", expected "))
-            {
-                let expected = match expected {
-                    "f64" => "a number".into(),
-                    "u8" | "u16" | "u32" | "u64" => "a whole number, 0 or more".into(),
-                    other => other.replace('`', ""),
-                };
-                return Said::Wrong { expected, found: clip(&found.replace('`', "")) };
-            }
-        }
-        Said::Else(first_line.to_owned())
-    }
-
-    fn words(&self, value: Option<&Value>) -> (String, String) {
-        match self {
-            Said::Unknown { there_are, .. } => {
-                (format!("a known key ({there_are})"), "a key that does not exist".into())
-            }
-            Said::Missing { .. } => ("a value".into(), "nothing".into()),
-            Said::Wrong { expected, found } => (expected.clone(), found.clone()),
-            Said::Else(said) => {
-                let found = value.map_or_else(|| clip(said), |value| clip(&value.to_string()));
-                if said.contains("untagged enum Numbers") {
-                    ("numbers or \"file:NAME\"".into(), found)
-                } else {
-                    (clip(said), found)
-                }
-            }
+            (expected.into(), value.map_or_else(|| "another".into(), |value| clip(&value.to_string())))
         }
     }
 }

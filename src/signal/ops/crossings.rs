@@ -1,5 +1,5 @@
 //! Broadband to threshold crossings, one or none per sample. Thresholds are measured on the stream's first stretch, then
-//! frozen. A missing value (NaN) gives none; the sample before it is then the one to cross from.
+//! frozen; or they are given before the first sample, and nothing is measured. A missing value (NaN) gives none; the sample before it is then the one to cross from.
 
 use super::design::Design;
 use super::filter::Filter;
@@ -66,6 +66,8 @@ enum Measured {
     Yet(Tally, Vec<f64>),
     /// It is over; true: a channel without a good value in it, which has no threshold.
     Frozen(Vec<bool>),
+    /// There is none: the thresholds are given. True: that was told.
+    Given(bool),
 }
 
 impl Measured {
@@ -108,6 +110,25 @@ impl Crossings {
         Ok((crossings, design.delay_ms((low * high).sqrt())))
     }
 
+    /// Sets the threshold of each channel before the first row, in the signal's unit, of the sign that `times` has; NaN:
+    /// none. Nothing is measured then, and all samples count.
+    pub fn give(&mut self, thresholds: &[f64]) {
+        self.measured = Measured::Given(false);
+        self.calibration = 0;
+        self.thresholds.copy_from_slice(thresholds);
+        self.armed.iter_mut().zip(thresholds).for_each(|(armed, threshold)| *armed = self.sign * threshold);
+    }
+
+    /// Whether the thresholds were given.
+    pub fn are_given(&self) -> bool {
+        matches!(self.measured, Measured::Given(_))
+    }
+
+    /// Threshold in spreads; below 0: falling.
+    pub fn times(&self) -> f64 {
+        self.times
+    }
+
     /// Rows in place, `[n, channels]`, at their places in the stream: 1 where a crossing counts, else 0.
     pub fn run(&mut self, rows: &mut [f64], at: &[u64], reports: &mut Vec<Report>) {
         let calibrating = at.iter().take_while(|at| **at < self.calibration).count();
@@ -117,6 +138,11 @@ impl Crossings {
                     *sum += x * x;
                 }
             }
+        }
+        if let Measured::Given(told @ false) = &mut self.measured {
+            *told = true;
+            let known = self.thresholds.iter().enumerate().filter(|(_, threshold)| !threshold.is_nan());
+            reports.extend(known.map(|(c, _)| Report::Threshold(c)));
         }
         self.filter.run(rows);
         for (row, at) in rows.chunks_exact_mut(self.channels).zip(at) {
@@ -203,14 +229,20 @@ impl Crossings {
         }
     }
 
-    /// Whether a sample since the last call lay in the calibration.
+    /// Whether a sample since the last call lay in the calibration; without one, whether the filter was not settled.
     pub fn take_warm(&mut self) -> bool {
-        std::mem::take(&mut self.warm)
+        let unsettled = self.filter.take_warm();
+        std::mem::take(&mut self.warm) || (self.are_given() && unsettled)
     }
 
     /// Threshold of each channel, in the signal's unit; NaN: none (yet).
     pub fn thresholds(&self) -> &[f64] {
         &self.thresholds
+    }
+
+    /// Whether anything can cross the threshold of a channel: it has one, and is not flat.
+    pub fn is_armed(&self, channel: usize) -> bool {
+        !self.armed[channel].is_nan()
     }
 
     /// A new epoch: filter and crossings begin anew, thresholds stay.
@@ -219,14 +251,18 @@ impl Crossings {
         self.before.fill(f64::NAN);
     }
 
-    /// Back to the state before the first row.
+    /// Back to the state before the first row; what was given stays.
     pub fn reset(&mut self) {
         self.restart();
-        if let Ok(measured) = Measured::yet(self.of, self.channels, self.calibration) {
-            self.measured = measured; // as when it was made
+        if let Measured::Given(told) = &mut self.measured {
+            *told = false;
+        } else {
+            if let Ok(measured) = Measured::yet(self.of, self.channels, self.calibration) {
+                self.measured = measured; // as when it was made
+            }
+            self.thresholds.fill(f64::NAN);
+            self.armed.fill(f64::NAN);
         }
-        self.thresholds.fill(f64::NAN);
-        self.armed.fill(f64::NAN);
         self.counted.fill(None);
         (self.next, self.has_begun, self.warm) = (0, false, false);
     }

@@ -38,7 +38,7 @@ pub enum Report {
     Frozen(usize),
     /// No good value while it was calibrated: the channel has no value.
     Uncalibrated(usize),
-    /// Its threshold is measured, and stays as it is.
+    /// Its threshold is measured or was given, and stays as it is.
     Threshold(usize),
 }
 

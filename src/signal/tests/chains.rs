@@ -4,9 +4,13 @@ use proptest::prelude::*;
 
 use crate::domain::output::{EventKind, Flags};
 use crate::domain::settings::{GapPolicy, ResetScope};
-use crate::domain::signal::{SignalSpec, SignalType};
+use crate::domain::signal::{Channel, SignalSpec, SignalType};
 use crate::domain::time::Rate;
 use crate::signal::aligner::Aligner;
+use crate::signal::input::InputChannels;
+use crate::signal::op::{BandKind, Init};
+use crate::signal::ops::design::Design;
+use crate::signal::ops::filter::Filter;
 use crate::signal::plan::Plan;
 use crate::signal::step::{Bin, Step};
 use crate::signal::testing::*;
@@ -339,4 +343,120 @@ fn what_cannot_be_at_a_rate_or_a_place_is_a_sentence_that_names_op_and_parameter
     ] {
         assert_eq!(refusal(chain), sentence);
     }
+}
+
+/// The filter of chain 3.
+fn band_pass() -> Design {
+    Design::butterworth(BandKind::Band, 4, Some(100.0), Some(400.0), f64::from(RATE)).unwrap()
+}
+
+/// Crossings of chain 3 by plain loops: by channel, the samples that count from `from` on.
+fn plain_crossings(values: &[f32], thresholds: &[f64], from: usize) -> Vec<Vec<usize>> {
+    let mut filtered: Vec<f64> = values.iter().map(|x| f64::from(*x)).collect();
+    Filter::new(&band_pass(), Init::Steady, CHANNELS).run(&mut filtered);
+    let crossings = |c: usize| {
+        let y = |n: usize| filtered[n * CHANNELS + c];
+        let mut counted: Vec<usize> = Vec::new();
+        for n in 1..values.len() / CHANNELS {
+            let crosses = y(n) < thresholds[c] && y(n - 1) >= thresholds[c];
+            // A sample is a millisecond, as long as the refractory time.
+            if crosses && n >= from && counted.last().is_none_or(|last| n - last >= 1) {
+                counted.push(n);
+            }
+        }
+        counted
+    };
+    (0..CHANNELS).map(crossings).collect()
+}
+
+fn counts(rig: &Rig, c: usize) -> Vec<f32> {
+    rig.bins().iter().map(|bin| bin.inputs[0].values[c]).collect()
+}
+
+fn binned(crossings: &[usize], n: usize) -> Vec<f32> {
+    let in_bin = |k: usize| crossings.iter().filter(|at| *at / PER_BIN == k).count() as f32;
+    (0..n / PER_BIN).map(in_bin).collect()
+}
+
+#[test]
+fn thresholds_that_a_run_tells_given_to_the_next_count_the_same_and_nothing_is_calibrated() {
+    let values = noise(400);
+    let mut measured = rig(CHAINS[3]);
+    push(&mut measured, &values, 0, 400, 0);
+    let told = &measured.notices(EventKind::StatsFrozen)[0].detail;
+    let (_, list) = told.split_once("static `spikes.thresholds`: ").expect("all of them");
+    let thresholds: Vec<f64> = serde_json::from_str(list).expect("numbers as JSON has them");
+    assert_eq!(thresholds, measured.aligner.thresholds(0), "to the bit");
+
+    let mut given = rig(CHAINS[3]);
+    given.aligner.give_thresholds(0, &thresholds);
+    push(&mut given, &values, 0, 400, 0);
+    let (early, late) =
+        (plain_crossings(&values, &thresholds, 0), plain_crossings(&values, &thresholds, 110));
+    for c in 0..CHANNELS {
+        assert_eq!(counts(&given, c), binned(&early[c], 400), "channel {c}, from the first sample on");
+        assert_eq!(counts(&measured, c), binned(&late[c], 400), "channel {c}");
+        assert_eq!(counts(&given, c)[6..], counts(&measured, c)[6..], "channel {c}");
+        assert!(counts(&given, c)[..5].iter().sum::<f32>() > 0.0);
+    }
+    // What is left is the filter's own; where thresholds are measured, 110 samples are calibration.
+    let warm = |rig: &Rig| rig.bins().iter().filter(|bin| bin.flags.has(Flags::WARMING_UP)).count();
+    let settling = band_pass().settling() as usize;
+    assert_eq!((warm(&given), warm(&measured)), (settling.div_ceil(PER_BIN), 6));
+    let frozen = given.notices(EventKind::StatsFrozen);
+    assert_eq!((frozen.len(), frozen[0].from_bin, frozen[0].count), (1, Some(0), 3));
+    assert!(frozen[0].detail.contains("given at open") && frozen[0].detail.ends_with(list), "{frozen:?}");
+
+    // They are the session's: a reset of everything keeps them, and starts no calibration.
+    given.reset(ResetScope::All, Some(20));
+    push(&mut given, &values, 0, 100, 400);
+    assert_eq!(counts(&given, 0)[20..], binned(&early[0], 100));
+    assert_eq!(given.aligner.thresholds(0), thresholds);
+}
+
+#[test]
+fn thresholds_are_given_by_the_sessions_channels_and_meant_in_the_models_unit() {
+    let (mut plan, values) = (planned(CHAINS[3], |_| {}), noise(200));
+    // The session sends the same voltages in another order, in µV for a model of mV, beside a channel that no model takes.
+    let from = [2, 0, 1];
+    let channel =
+        |name: &str, unit: &str| Channel { name: name.into(), unit: unit.into(), ..Channel::default() };
+    plan.signals[0].channels = ["c", "spare", "a", "b"].map(|name| channel(name, "uV")).to_vec();
+    let InputChannels::Named(named) = &mut plan.inputs[0].0.channels else { panic!("named channels") };
+    named.iter_mut().for_each(|spec| spec.unit = "mV".into());
+    let sent: Vec<f32> = values
+        .chunks_exact(CHANNELS)
+        .flat_map(|row| [row[from[0]], 9.0, row[from[1]], row[from[2]]])
+        .map(|mv| mv * 1000.0)
+        .collect();
+    let thresholds = [-4.0, -5.0, -6.0];
+    let mut rig = Rig::of(plan);
+    let takes = rig.aligner.takes_thresholds(0).expect("it counts crossings");
+    assert_eq!((takes.count, takes.times), (4, -2.0));
+    rig.aligner.give_thresholds(0, &[-6.0, -1.0, -4.0, -5.0]);
+    assert_eq!(rig.aligner.thresholds(0), thresholds);
+    rig.push(rows(0, 4, &sent));
+    let values: Vec<f32> = sent.chunks_exact(4).flat_map(|row| [row[2], row[3], row[0]]).collect();
+    let plain = plain_crossings(&values, &thresholds.map(|mv| mv * 1000.0), 0);
+    for (c, plain) in plain.iter().enumerate() {
+        assert_eq!(counts(&rig, c), binned(plain, 200), "channel {c}");
+    }
+    let told = &rig.notices(EventKind::StatsFrozen)[0].detail;
+    assert!(told.ends_with("`spikes.thresholds`: [-6e0,-3e38,-4e0,-5e0] (-3e38: none)"), "{told}");
+}
+
+#[test]
+fn an_input_that_counts_no_crossings_takes_no_thresholds_and_pairs_take_theirs() {
+    assert_eq!(rig(CHAINS[0]).aligner.takes_thresholds(0), None);
+    let pairs = r#"[{"op": "reference", "kind": "bipolar", "pairs": [["a", "b"], ["c", "a"]]},
+        {"op": "threshold_crossings", "low_hz": 100, "high_hz": 400, "times": 3}]"#;
+    let mut rig = rig(pairs);
+    let takes = rig.aligner.takes_thresholds(0).expect("it counts crossings");
+    assert_eq!((takes.count, takes.times), (2, 3.0));
+    assert!(takes.each.starts_with("value that enters the op"), "{}", takes.each);
+    rig.aligner.give_thresholds(0, &[1.5, 1e9]);
+    push(&mut rig, &noise(200), 0, 200, 0);
+    assert!(counts(&rig, 0).iter().sum::<f32>() > 0.0 && counts(&rig, 1).iter().all(|n| *n == 0.0));
+    let told = &rig.notices(EventKind::StatsFrozen)[0].detail;
+    assert!(told.contains("a-b at 1.500000e0, c-a at") && told.ends_with("[1.5e0,1e9]"), "{told}");
 }

@@ -306,7 +306,10 @@ fn a_session_whose_own_clock_is_set_goes_on_and_takes_the_others_along() {
         }
         rig.push(stamped(rows(k as u64, 1, &[1.0]), k * W + if k < 3 { 0 } else { by }));
         rig.push_to(1, spikes(k * W, (k + 1) * W, &vec![(0, k * W); k as usize]));
-        assert_eq!(rig.aligner.clocks().server_at(i128::from((k + 1) * W)), Some((rig.now_ns.into(), 0)));
+        assert_eq!(
+            rig.aligner.clocks().own().server_at(i128::from((k + 1) * W)),
+            Some((rig.now_ns.into(), 0))
+        );
     }
     assert_eq!(eeg_by_bin(&rig), (0..9).map(|k| (k, k as f32)).collect::<Vec<_>>());
 }

@@ -343,7 +343,7 @@ fn after_wait_a_bin_closes_without_the_stalled_signal_held_then_filled_with_one_
     rig.push_to(1, spikes(0, W, &[(0, 5)]));
     rig.push(rows(0, 2, &[1.0; 12])); // 6 bins
     assert_eq!(rig.bins().len(), 1);
-    assert_eq!(rig.aligner.next_expiry_ns(), Some(40_000_000));
+    assert_eq!(rig.aligner.standing().next_expiry_ns(), Some(40_000_000));
     rig.expire(39_999_999);
     assert_eq!(rig.bins().len(), 1);
     rig.expire(40_000_000);
@@ -353,13 +353,33 @@ fn after_wait_a_bin_closes_without_the_stalled_signal_held_then_filled_with_one_
     assert_eq!((second(3).values, second(3).mask), (vec![0.0], vec![false]), "then filled and masked");
     assert!(rig.bin(1).early && rig.bin(1).flags.has(Flags::SIGNAL_MISSING | Flags::GAP_FILLED));
     assert_eq!(rig.notices(EventKind::SignalMissing).len(), 1);
-    assert_eq!(rig.aligner.next_expiry_ns(), None);
+    assert_eq!(rig.aligner.standing().next_expiry_ns(), None);
     // It comes back: what it sends for closed bins is late, the rest is used.
     rig.push(rows(6, 2, &[1.0; 2]));
     rig.push_to(1, spikes(W, 7 * W, &[(0, W + 1), (0, 6 * W + 1)]));
     assert_eq!(rig.bin(6).inputs[1].values, [1.0]);
     assert_eq!(rig.aligner.counts().late, 1);
     assert!(!rig.bin(6).flags.has(Flags::SIGNAL_MISSING));
+}
+
+#[test]
+fn a_signal_back_from_a_long_stall_resets_nothing_and_what_is_open_is_filled_as_what_closed_without_it() {
+    // Away are rows 1 to 19, which is longer than max_gap_ms; of their bins so many had closed as row 20 came.
+    for closed in [18, 19, 20, 23] {
+        let mut rig = two_signals(|plan| plan.inputs[1].0.chain.clear());
+        rig.push_to(1, spikes(0, W, &[(0, 5)]));
+        rig.push(rows(0, 2, &vec![1.0; 2 * closed]));
+        rig.expire(40_000_000);
+        assert_eq!(rig.bins().len(), closed);
+        rig.push_to(1, spikes(20 * W, 30 * W, &[(0, 25 * W)]));
+        rig.push(rows(closed as u64, 2, &vec![1.0; 2 * (30 - closed)]));
+        assert_eq!((rig.bins().len(), rig.skipped().len()), (30, 0), "{closed}");
+        assert!(rig.bins().iter().all(|bin| bin.reset.is_none()) && rig.notices(EventKind::Reset).is_empty());
+        let filled = (closed..20).map(|k| rig.bin(k as u64));
+        assert!(filled.clone().all(|bin| bin.flags.has(Flags::GAP_FILLED) && bin.inputs[1].values[0] == 0.0));
+        assert_eq!(rig.bin(1).inputs[1].values[0], 1.0, "held at first");
+        assert_eq!(rig.bin(25).inputs[1].values[0], 1.0);
+    }
 }
 
 #[test]

@@ -142,7 +142,8 @@ fn latentd_runs_as_the_image_means_it_and_has_the_time_to_drain() {
         let environment: Vec<_> =
             members(&service["environment"]).map(|(key, value)| (key, by_default(text(value)))).collect();
         let config = configuration(environment.iter().map(|(key, value)| (*key, value.as_str())));
-        assert!(config.allow_unauthenticated, "a first stream needs no key");
+        assert!(super::asks_for_keys(&config), "{name}");
+        assert!(config.open_metrics, "{name}: Prometheus has no key");
         assert!(
             seconds(&service["stop_grace_period"]) >= config.drain.as_secs_f64() + AFTER_DRAIN_S,
             "{name}"

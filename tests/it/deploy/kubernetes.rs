@@ -115,6 +115,7 @@ fn the_pod_is_confined_probed_and_given_the_time_to_drain() {
         |value: &Value| text(value).replace("$(POD_NAME)", "latentd-0").replace("$(POD_NAMESPACE)", "lab");
     let plain: Vec<_> = plain.map(|(name, text)| (*name, value(text))).collect();
     let config = configuration(plain.iter().map(|(name, text)| (*name, text.as_str())));
+    assert!(super::asks_for_keys(&config) && config.open_metrics, "Prometheus alone has no key");
     assert_eq!(config.endpoint.as_deref(), Some("http://latentd-0.latentd-replicas.lab.svc:8080"));
     let grace_s = pod["terminationGracePeriodSeconds"].as_f64().expect("a number of seconds");
     assert!(grace_s >= config.drain.as_secs_f64() + AFTER_DRAIN_S, "{grace_s} s");

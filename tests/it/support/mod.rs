@@ -11,24 +11,28 @@
 //! Nothing sleeps: what takes time is waited for by `until`, under a limit.
 
 pub mod arrow; // frames in columns
+pub mod collector; // a collector of traces
 pub mod cluster; // a PostgreSQL, and a database of a test's own
 pub mod frames; // frames and opens, and reading of outputs
 pub mod http; // a rig and bare calls over HTTP
 pub mod models; // small models whose every output a test can compute
 pub mod proxy; // a road to a server that can be closed
 pub mod raw; // bytes over gRPC that no client of the schema would send
+pub mod scrape; // what is measured, read as Prometheus reads it
 pub mod server; // the process
 pub mod stream; // a rig over gRPC
 pub mod events; // one who listens
 pub mod websocket; // a rig over WebSocket
 
 pub use cluster::{Cluster, Database};
+pub use collector::Collector;
 pub use frames::{
     binned, bins, block, blocks, counts, flag_names, linear, markers, pipeline, recorded, signal, spikes,
 };
 pub use http::{Answer, Rig, says};
 pub use models::Linear;
 pub use proxy::Proxy;
+pub use scrape::Scrape;
 pub use server::{Latentd, Setup};
 pub use stream::{Line, carried};
 

@@ -1,6 +1,6 @@
 //! Extremes of an output over bins: what a thinned message shows instead of every value.
 
-use crate::domain::tensor::Dtype;
+use super::tensor::Dtype;
 
 /// The smallest, the largest and the last value of each element over the bins that were added, as raw little-endian
 /// bytes of one bin each. NaN is neither small nor large; an element that was always NaN is NaN in all three.
@@ -30,13 +30,21 @@ impl Extremes {
         }
         for bin in raw.chunks_exact(bin_bytes) {
             if self.last.is_empty() {
-                (self.min, self.max) = (bin.to_vec(), bin.to_vec());
+                self.min.extend_from_slice(bin);
+                self.max.extend_from_slice(bin);
             } else {
                 self.widen(bin);
             }
             self.last.clear();
             self.last.extend_from_slice(bin);
         }
+    }
+
+    /// Forgets the bins, and keeps the room.
+    pub fn clear(&mut self) {
+        self.min.clear();
+        self.max.clear();
+        self.last.clear();
     }
 
     fn widen(&mut self, bin: &[u8]) {
