@@ -169,6 +169,7 @@ impl Live {
         };
         let source_delay = source_delay(&plan, &open);
         let keeps_data = open.signals.iter().map(|spec| keeps_data(spec.kind, spec.role, &open)).collect();
+        let now = Stamp::now();
         let made = Made {
             id: session,
             run,
@@ -179,7 +180,7 @@ impl Live {
             recorded,
             keeps_data,
             aligner,
-            journey: Journey::new(Arc::clone(&plan), statics),
+            journey: Journey::new(Arc::clone(&plan), statics, now.instant),
             health,
             recorder,
             places,
@@ -195,7 +196,7 @@ impl Live {
             meter: self.models.meter(&plan, &open.policies),
             tracer: self.tracer.clone(),
         };
-        let made = Session::new(made, tokens);
+        let made = Session::new(made, tokens, now);
         if let Err(fault) = self.table.add(Arc::clone(&made)) {
             made.close("the server had no room for it", true).await;
             return Err(fault);
@@ -275,7 +276,12 @@ impl Live {
 
     /// Makes a stream a writer. Errors: `not_found`, `conflict`, `unavailable`.
     pub(super) fn attach(&self, who: &Caller, attach: &v1::Attach) -> Result<Attachment, Fault> {
-        self.table.get(&attach.session)?.attach(&attach.writer, attach.signal.as_deref(), who.span)
+        self.table.get(&attach.session)?.attach(
+            &attach.writer,
+            attach.signal.as_deref(),
+            who.span,
+            Stamp::now(),
+        )
     }
 
     /// What a session gives, from now on, to one who listens; the last of it says why it ends.
@@ -319,7 +325,7 @@ impl Live {
 
     /// Lets another version take over in a stage between two bins.
     /// Errors: `not_found` (session, stage, version), `invalid` (it does not fit, its fault), `conflict` (a past bin),
-    /// `overloaded`, `unavailable`, `unsupported` (warm).
+    /// `overloaded`, `unavailable`.
     pub fn switch(
         &self,
         who: &Caller,
@@ -328,7 +334,7 @@ impl Live {
     ) -> Result<v1::SwitchReply, Fault> {
         let session = self.table.get(session)?;
         let state = state_of(&ask.state)?;
-        let at_bin = session.switch(ask.at_bin, Stamp::now(), |running| {
+        let at_bin = session.switch(&ask.stage, ask.at_bin, Stamp::now(), |running| {
             self.models.successor(running, &ask.stage, ask.version, state)
         })?;
         tracing::info!(
@@ -357,7 +363,7 @@ impl Live {
 
     /// One session. Errors: `not_found`.
     pub fn get(&self, _: &Caller, session: &str) -> Result<v1::SessionInfo, Fault> {
-        Ok(self.table.get(session)?.info(Instant::now(), self.limits.dead_after))
+        Ok(self.table.get(session)?.info(Stamp::now(), self.limits.dead_after))
     }
 
     /// Whether the session is open. Errors: `not_found`.
@@ -367,7 +373,7 @@ impl Live {
 
     /// All open sessions, oldest first.
     pub fn list(&self, _: &Caller) -> v1::SessionsReply {
-        let now = Instant::now();
+        let now = Stamp::now();
         let sessions =
             self.table.all().iter().map(|session| session.info(now, self.limits.dead_after)).collect();
         v1::SessionsReply { sessions, next: None }

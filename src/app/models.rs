@@ -162,7 +162,7 @@ impl Models {
         let ingest = self.pool.ingest(&shape, 1.0 / width.as_secs_f64());
         let asked: Vec<_> =
             plan.stages.iter().map(|stage| (Arc::clone(&stage.lane), rows_per_s(stage, width))).collect();
-        let places = self.pool.admit(&asked, &ingest).map_err(no_place)?;
+        let places = self.pool.admit(&asked, Some(&ingest)).map_err(no_place)?;
         Ok((places, ingest))
     }
 
@@ -183,11 +183,18 @@ impl Models {
             return Err(Fault::mismatch("version", "a version's number, from 1", "none"));
         }
         let version = self.registry.version(stages[at].version.model.as_str(), Some(Version(number)))?;
-        let next = Successor::new(&running.plan, at, version, state, &running.statics)?;
+        let next = Successor::new(&running.plan, at, version, state, &running.statics, running.asked)?;
         let stage = &next.plan.stages[at];
         let asked = (Arc::clone(&stage.lane), rows_per_s(stage, running.width));
-        let place = self.pool.exchange(asked, &running.places[at]).map_err(no_place)?;
-        Ok((next, place))
+        let place = match state {
+            SwitchState::Keep | SwitchState::Reset => self.pool.exchange(asked, &running.places[at]),
+            // Both run for a time.
+            SwitchState::Warm => {
+                keeps_up(stage, running.width)?;
+                self.pool.admit(&[asked], None).map(|mut places| places.remove(0))
+            }
+        };
+        Ok((next, place.map_err(no_place)?))
     }
 
     /// What a session on this plan tells the metrics.
@@ -242,6 +249,25 @@ impl Models {
 /// Rows that a session with such bins brings to a stage.
 fn rows_per_s(stage: &Stage, width: Duration) -> f64 {
     1.0 / width.as_secs_f64() / f64::from(stage.every_bins)
+}
+
+/// Whether a version runs a bin in no more time than the next one takes to come. Errors: `overloaded`.
+fn keeps_up(stage: &Stage, width: Duration) -> Result<(), Fault> {
+    let (bins, lane) = (stage.every_bins, &stage.lane);
+    match lane.run_time(1).filter(|run| *run > width * bins) {
+        None => Ok(()),
+        Some(run) => {
+            let ms = |time: Duration| time.as_secs_f64() * 1e3;
+            let detail = format!(
+                "model {}: a run takes {:.1} ms, and there is one every {} ms: it would not keep up with the version \
+                 beside which it is to be warmed",
+                lane.name(),
+                ms(run),
+                ms(width * bins)
+            );
+            Err(Fault::new(Kind::Overloaded, detail).retry_after(1000.0))
+        }
+    }
 }
 
 fn no_place(refused: Refused) -> Fault {

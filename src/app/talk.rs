@@ -49,7 +49,7 @@ impl Heard {
 }
 
 /// An attached stream that nothing has been heard of. Dropped, it detaches; the session goes on.
-pub struct Place {
+pub struct Attached {
     attachment: Attachment,
     metrics: Arc<Metrics>,
     farewell: Farewell,
@@ -78,13 +78,17 @@ enum State {
 
 impl App {
     /// Attaches a stream to the signals that `attach` names. Errors: `not_found`, `conflict`, `unavailable`.
-    pub fn attach(&self, who: &Caller, attach: &v1::Attach) -> Result<Place, Fault> {
+    pub fn attach(&self, who: &Caller, attach: &v1::Attach) -> Result<Attached, Fault> {
         let attachment = self.live.attach(who, attach)?;
-        Ok(Place { attachment, metrics: Arc::clone(&self.metrics), farewell: Farewell { who: who.clone() } })
+        Ok(Attached {
+            attachment,
+            metrics: Arc::clone(&self.metrics),
+            farewell: Farewell { who: who.clone() },
+        })
     }
 }
 
-impl Place {
+impl Attached {
     /// Begins to hear the rig; the talk goes on for as long as it is polled.
     pub fn talk<S: Stream<Item = Heard> + Unpin>(self, ups: S) -> Talk<S> {
         let Self { attachment, metrics, farewell } = self;

@@ -200,9 +200,9 @@ impl Pool {
         self.core.shapes.ingest(shape, bins_per_s, self.core.inline)
     }
 
-    /// Places for one session: on each lane, at so many rows per second; and its ingest counts from now on. All or none:
-    /// refused if the load would pass its limit, or a lane is closed.
-    pub fn admit(&self, asked: &[(Arc<Lane>, f64)], ingest: &Ingest) -> Result<Vec<Place>, Refused> {
+    /// Places for one session: on each lane, at so many rows per second; and its ingest, if it is a new one, counts from
+    /// now on. All or none: refused if the load would pass its limit, or a lane is closed.
+    pub fn admit(&self, asked: &[(Arc<Lane>, f64)], ingest: Option<&Ingest>) -> Result<Vec<Place>, Refused> {
         let _one_at_a_time = self.core.admission.lock();
         if asked.iter().any(|(lane, _)| !lane.is_open()) {
             return Err(Refused::Closed);
@@ -210,7 +210,9 @@ impl Pool {
         let nobody_is_in = self.load().busy() == 0.0;
         let places: Vec<Place> =
             asked.iter().map(|(lane, rows_per_s)| Place::on_lane(Arc::clone(lane), *rows_per_s)).collect();
-        ingest.enter();
+        if let Some(ingest) = ingest {
+            ingest.enter();
+        }
         let mut load = self.load();
         if load.busy() > load.limit && nobody_is_in {
             // Why: where nothing runs, nothing corrects times that were measured while the machine was busy otherwise,
@@ -222,8 +224,10 @@ impl Pool {
         if load.busy() <= load.limit {
             return Ok(places);
         }
-        ingest.leave();
-        Err(Refused::Overload { load, new_ingest: ingest.busy() })
+        if let Some(ingest) = ingest {
+            ingest.leave();
+        }
+        Err(Refused::Overload { load, new_ingest: ingest.map_or(0.0, Ingest::busy) })
     }
 
     /// A place for a session that goes on another lane instead of the one where it has `leaves`, which it keeps until it

@@ -36,7 +36,7 @@ use super::message::{Problem, Query};
 use super::pulse::{Noted, Pulse};
 use super::route::query;
 use crate::app::App;
-use crate::app::talk::{Heard, Place, Talk};
+use crate::app::talk::{Attached, Heard, Talk};
 use crate::domain::caller::Caller;
 use crate::error::{Fault, Kind};
 use crate::wire::{self, v1};
@@ -81,10 +81,10 @@ pub async fn stream(
     let form = Form::asked(request.headers());
     let StreamQuery { writer, signal } = query.0;
     let attach = v1::Attach { session, writer: writer.unwrap_or_default(), signal };
-    let place = app.attach(&who, &attach)?;
+    let attached = app.attach(&who, &attach)?;
     let upgrade = hyper::upgrade::on(&mut request);
     let revoked = app.revoked(&who);
-    streams.tasks.clone().spawn(hold(upgrade, place, form, who, streams, revoked));
+    streams.tasks.clone().spawn(hold(upgrade, attached, form, who, streams, revoked));
 
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
@@ -263,7 +263,7 @@ fn close_code(kind: Kind) -> u16 {
 /// One stream from its upgrade to its end, at the latest when the rig's key is revoked.
 async fn hold(
     upgrade: OnUpgrade,
-    place: Place,
+    attached: Attached,
     form: Form,
     who: Caller,
     streams: Arc<Streams>,
@@ -281,7 +281,7 @@ async fn hold(
         let road = Noted { road: TokioIo::new(upgraded), pulse: Arc::clone(&pulse) };
         let (down, socket) = WebSocketStream::from_raw_socket(road, Role::Server, Some(config)).await.split();
         let ups = Ups { socket, form, message_bytes: streams.message_bytes };
-        let line = Line { talk: place.talk(ups), down, form, pulse, streams };
+        let line = Line { talk: attached.talk(ups), down, form, pulse, streams };
         line.hold(&who, revoked).await;
     };
     tokio::select! {

@@ -66,12 +66,12 @@ pub struct Times {
 
 impl Journey {
     /// A journey at its beginning: states at their initial values. `statics` by plan's static number.
-    pub fn new(plan: Arc<Plan>, statics: Vec<Tensor>) -> Self {
-        let rows = plan.stages.iter().map(|stage| Some(Box::new(row_of(stage, &statics)))).collect();
+    pub fn new(plan: Arc<Plan>, statics: Vec<Tensor>, now: Instant) -> Self {
+        let rows = plan.stages.iter().map(|stage| Some(Box::new(row_of(stage, &statics, now)))).collect();
         let windows = plan.stages.iter().map(|stage| stage.window.map(Window::new)).collect();
         let said = vec![Said::Nothing; plan.stages.len()];
-        let (statics, due) = (statics.into(), Instant::now());
-        Self { plan, statics, rows, windows, said, at: 0, due, times: Times::default() }
+        let statics = statics.into();
+        Self { plan, statics, rows, windows, said, at: 0, due: now, times: Times::default() }
     }
 
     /// The plan that it travels.
@@ -150,12 +150,9 @@ impl Journey {
             Ok(ran) => {
                 self.times.queued += ran.queued;
                 self.times.compute += ran.compute;
-                self.said[self.at] = match row.outputs.iter().position(|tensor| !tensor.is_finite()) {
+                self.said[self.at] = match unsound(&self.plan.stages[self.at], &row) {
                     None => Said::Outputs,
-                    Some(bad) => {
-                        let port = &self.plan.stages[self.at].lane.spec().outputs[bad];
-                        Said::Invalid(format!("output `{}` is not finite", port.name))
-                    }
+                    Some(reason) => Said::Invalid(reason),
                 };
             }
             Err(RowFault::Stopped | RowFault::Gone) => {
@@ -226,6 +223,13 @@ impl Journey {
         }
     }
 
+    /// What a stage gave in this bin as that output; `None`: nothing. Before `commit`.
+    pub(super) fn gave(&self, stage: usize, output: &str) -> Option<&Tensor> {
+        let row = self.rows[stage].as_ref().filter(|_| matches!(self.said[stage], Said::Outputs))?;
+        let output = self.plan.stages[stage].version.output(output)?;
+        row.outputs.get(output.port)
+    }
+
     /// Why this bin is invalid: the first stage that failed and its reason.
     pub fn fault(&self) -> Option<(usize, &str)> {
         self.said.iter().enumerate().find_map(|(stage, said)| match said {
@@ -250,29 +254,39 @@ impl Journey {
             if !matches!(said, Said::Outputs) {
                 continue;
             }
-            let row = row.as_mut().expect("rows are home between bins");
-            for state in &stage.states {
-                // Why swap: the run after next overwrites what lies in `outputs`; nothing is copied.
-                std::mem::swap(&mut row.inputs[state.input_port], &mut row.outputs[state.output_port]);
-            }
+            carry(stage, row.as_mut().expect("rows are home between bins"));
         }
     }
 }
 
+/// Which output of a stage's row is not a finite number, if one.
+pub(super) fn unsound(stage: &Stage, row: &Row) -> Option<String> {
+    let bad = row.outputs.iter().position(|tensor| !tensor.is_finite())?;
+    Some(format!("output `{}` is not finite", stage.lane.spec().outputs[bad].name))
+}
+
+/// The state that a stage's row proposes becomes the one that it carries.
+pub(super) fn carry(stage: &Stage, row: &mut Row) {
+    for state in &stage.states {
+        // Why swap: the run after next overwrites what lies in `outputs`; nothing is copied.
+        std::mem::swap(&mut row.inputs[state.input_port], &mut row.outputs[state.output_port]);
+    }
+}
+
 /// A stage's row at its beginning: states at their initial values, an empty window.
-pub(super) fn row_of(stage: &Stage, statics: &[Tensor]) -> Row {
+pub(super) fn row_of(stage: &Stage, statics: &[Tensor], now: Instant) -> Row {
     let ports = stage.lane.spec().inputs.iter().zip(&stage.feeds);
     let inputs = ports.map(|(port, feed)| match feed {
         Feed::Static(number) => statics[*number].clone(),
         _ => Tensor::zeros(port.dtype, &port.row_shape),
     });
-    let mut row = Row::new(inputs.collect(), Instant::now());
+    let mut row = Row::new(inputs.collect(), now);
     begin_anew(stage, &mut row, statics);
     row
 }
 
 /// States to their initial values.
-fn begin_anew(stage: &Stage, row: &mut Row, statics: &[Tensor]) {
+pub(super) fn begin_anew(stage: &Stage, row: &mut Row, statics: &[Tensor]) {
     for state in &stage.states {
         row.inputs[state.input_port].clone_from(match &state.init {
             Init::Tensor(tensor) => tensor,
@@ -297,13 +311,13 @@ fn silenced(stages: &[Stage], stage: &Stage, said: &[Said]) -> Option<Said> {
 }
 
 /// The elements of the bin at `place` in a tensor that holds `bins` of them.
-fn bin_of(tensor: &Tensor, place: usize, bins: usize) -> Range<usize> {
+pub(super) fn bin_of(tensor: &Tensor, place: usize, bins: usize) -> Range<usize> {
     let one = tensor.elements() / bins;
     place * one..(place + 1) * one
 }
 
 /// Writes an input's values in the port's dtype; an absent input is 0.
-fn write(tensor: &mut Tensor, at: Range<usize>, values: &[f32]) {
+pub(super) fn write(tensor: &mut Tensor, at: Range<usize>, values: &[f32]) {
     if values.is_empty() {
         return clear(tensor, at);
     }
@@ -347,7 +361,7 @@ fn clear(tensor: &mut Tensor, at: Range<usize>) {
 }
 
 /// Writes a mask in the port's dtype: 1 is good, 0 where an absent input has none.
-fn write_mask(tensor: &mut Tensor, at: Range<usize>, mask: &[bool]) {
+pub(super) fn write_mask(tensor: &mut Tensor, at: Range<usize>, mask: &[bool]) {
     if mask.is_empty() {
         return clear(tensor, at);
     }
@@ -361,7 +375,7 @@ fn write_mask(tensor: &mut Tensor, at: Range<usize>, mask: &[bool]) {
 }
 
 /// Copies a stage's output into another's input; the plan has checked that they are of one kind and size.
-fn copy(to: &mut Tensor, at: Range<usize>, from: &Tensor) {
+pub(super) fn copy(to: &mut Tensor, at: Range<usize>, from: &Tensor) {
     let size = to.dtype.size_bytes();
     to.data.bytes_mut()[at.start * size..at.end * size].copy_from_slice(from.data.bytes());
 }

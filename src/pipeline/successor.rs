@@ -2,6 +2,7 @@
 //! done here, so that its taking over between two bins only moves it in.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::journey::row_of;
 use super::plan::{Feed, Plan, Stage};
@@ -28,10 +29,18 @@ pub struct Successor {
     pub(super) kept: Vec<(usize, usize)>,
 }
 
-/// What a successor has left without work. To be dropped where there is time: it may hold the last of a version.
+/// What a successor has left without work, or itself, where it does not take over. To be dropped where there is time: it
+/// may hold the last of a version.
 pub struct Outgone {
     pub(super) _plan: Arc<Plan>,
     pub(super) _row: Option<Box<Row>>,
+}
+
+impl Outgone {
+    /// A plan that nobody travels any more.
+    pub fn of(plan: Arc<Plan>) -> Self {
+        Self { _plan: plan, _row: None }
+    }
 }
 
 impl Successor {
@@ -43,6 +52,7 @@ impl Successor {
         version: Arc<ReadyVersion>,
         state: SwitchState,
         statics: &[Tensor],
+        now: Instant,
     ) -> Result<Self, Fault> {
         let mut versions: Vec<_> = running.stages.iter().map(|stage| Arc::clone(&stage.version)).collect();
         versions[stage] = version;
@@ -54,8 +64,15 @@ impl Successor {
             SwitchState::Reset | SwitchState::Warm => Vec::new(),
         };
         let window = new.window.filter(|_| state != SwitchState::Keep).map(Window::new);
-        let row = Box::new(row_of(new, statics));
+        let row = Box::new(row_of(new, statics, now));
         Ok(Self { stage, state, row, window, kept, plan: Arc::new(plan) })
+    }
+}
+
+impl Successor {
+    /// One that has been warmed: it takes over with the state in its row and with its window.
+    pub(super) fn warmed(plan: Arc<Plan>, stage: usize, row: Box<Row>, window: Option<Window>) -> Self {
+        Self { plan, stage, state: SwitchState::Warm, row, window, kept: Vec::new() }
     }
 }
 

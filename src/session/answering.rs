@@ -19,7 +19,7 @@ use crate::signal::act::Act;
 use crate::wire::v1;
 
 /// The notice about a frame that closed no bin and whose data the recorder had no room for.
-fn frame_not_recorded(signal: &SignalName, cause: &Cause) -> Notice {
+fn frame_not_recorded(signal: &SignalName, cause: &Cause, now_ns: i64) -> Notice {
     Notice {
         kind: EventKind::NotRecorded,
         signal: Some(signal.clone()),
@@ -27,7 +27,7 @@ fn frame_not_recorded(signal: &SignalName, cause: &Cause) -> Notice {
         to_bin: Some(cause.bins_until),
         count: 1,
         detail: format!("frame {}: the disk is behind; its data are not in the run", cause.seq),
-        t_ns: Stamp::now().unix_ns,
+        t_ns: now_ns,
     }
 }
 
@@ -43,7 +43,7 @@ impl Session {
         if bins > 0 {
             self.judge(core, &mut parts, end.cause.is_some().then_some(lag), now_ns);
         }
-        let ticket = self.record(core, &end, &mut parts);
+        let ticket = self.record(core, &end, &mut parts, now_ns);
         let lag = v1::Lag {
             queue: end.queued.as_secs_f64() * 1e6,
             compute: end.compute.as_secs_f64() * 1e6,
@@ -52,7 +52,7 @@ impl Session {
         let trace = end.trace;
         let Some(cause) = end.cause else {
             let news = self.news(core, &parts, None, lag, now_ns);
-            self.push(core, ticket, parts, now_ns);
+            self.push(core, ticket, parts, Stamp { instant: now, unix_ns: now_ns });
             return self.publish(news);
         };
         if parts.is_empty() && cause.fault.is_none() {
@@ -156,14 +156,14 @@ impl Session {
     }
 
     /// Bins that closed without a frame: to the attached streams that read, or kept for the next answer.
-    pub(super) fn push(&self, core: &mut Core, ticket: Option<Ticket>, parts: Vec<Part>, now_ns: i64) {
-        self.end_overrun(core);
+    pub(super) fn push(&self, core: &mut Core, ticket: Option<Ticket>, parts: Vec<Part>, now: Stamp) {
+        self.end_overrun(core, now);
         if core.outboxes().next().is_none() {
             core.held.extend(parts);
             return;
         }
         let message = |part: Part| {
-            let age_us = self.age_us(core, &part, now_ns);
+            let age_us = self.age_us(core, &part, now.unix_ns);
             v1::Output { age_us, ..part.message(&self.wanted) }
         };
         let pushed = parts.into_iter().map(message).collect();
@@ -191,7 +191,13 @@ impl Session {
     }
 
     /// Hands the answer's bins and its frame to the recorder; flags the bins that it has no room for.
-    pub(super) fn record(&self, core: &mut Core, end: &End, parts: &mut [Part]) -> Option<Ticket> {
+    pub(super) fn record(
+        &self,
+        core: &mut Core,
+        end: &End,
+        parts: &mut [Part],
+        now_ns: i64,
+    ) -> Option<Ticket> {
         let recorder = self.recorder.as_ref()?;
         let mut records: Vec<Record> = Vec::with_capacity(parts.len() + 2);
         self.note_waiting(core);
@@ -215,7 +221,7 @@ impl Session {
             if parts.is_empty()
                 && let Some(cause) = end.cause.as_ref().filter(|cause| !cause.data.is_empty())
             {
-                self.tell(core, frame_not_recorded(&self.signals[cause.signal].name, cause));
+                self.tell(core, frame_not_recorded(&self.signals[cause.signal].name, cause, now_ns));
             }
             return None;
         };
@@ -237,7 +243,7 @@ impl Session {
             None => {
                 let bin = Some(core.aligner.next_bin());
                 let detail = "the disk is behind: what replay needs is not in the run".into();
-                let (kind, t_ns) = (EventKind::NotRecorded, Stamp::now().unix_ns);
+                let (kind, t_ns) = (EventKind::NotRecorded, core.received().unix_ns);
                 let notice =
                     Notice { kind, signal: None, from_bin: bin, to_bin: bin, count: 1, detail, t_ns };
                 self.tell(core, notice);

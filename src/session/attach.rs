@@ -6,6 +6,7 @@ use super::core::Core;
 use super::live::Session;
 use super::order::{Sink, Writer, same_token};
 use super::outbox::{Outbox, Outgoing};
+use crate::domain::ids::SignalName;
 use crate::domain::output::{EventKind, Notice};
 use crate::domain::time::Stamp;
 use crate::domain::trace::RequestSpan;
@@ -35,6 +36,7 @@ impl Session {
         writer: &str,
         signal: Option<&str>,
         request: Option<RequestSpan>,
+        now: Stamp,
     ) -> Result<Attachment, Fault> {
         let asked = signal.map(|name| self.signal(name)).transpose()?;
         let mut core = self.core.lock();
@@ -61,7 +63,7 @@ impl Session {
             }
         }
         core.stream_count += 1;
-        core.last_sign = std::time::Instant::now();
+        core.last_sign = now;
         let stream = core.stream_count;
         let outbox = Arc::new(Outbox::new(self.window));
         for &at in &signals {
@@ -72,37 +74,37 @@ impl Session {
                     format!("signal {name}: another stream took over with the writer token"),
                 )));
                 let detail = format!("stream {stream} took over");
-                self.tell(&mut core, self.notice(EventKind::WriterReplaced, &name, detail));
+                self.tell(&mut core, self.notice(EventKind::WriterReplaced, &name, detail, now));
             }
         }
         Ok(Attachment { session: Arc::clone(self), stream, outbox, request })
     }
 
     /// Ends the streams that do not read what is pushed to them: they are detached, and told why behind what waits.
-    pub(super) fn end_overrun(&self, core: &mut Core) {
+    pub(super) fn end_overrun(&self, core: &mut Core, now: Stamp) {
         let overrun = core.outboxes().filter(|(_, outbox)| outbox.is_overrun());
         let overrun: Vec<(u64, Arc<Outbox>)> =
             overrun.map(|(stream, outbox)| (stream, Arc::clone(outbox))).collect();
         for (stream, outbox) in overrun {
             outbox.put(Outgoing::End(Fault::new(Kind::Overloaded, OVERRUN)));
-            self.detach(core, stream, format!("stream {stream} was ended: {OVERRUN}"));
+            self.detach(core, stream, format!("stream {stream} was ended: {OVERRUN}"), now);
         }
     }
 
     /// A stream writes nothing any more, if it still did.
-    fn detach(&self, core: &mut Core, stream: u64, detail: String) {
-        core.left = Some(std::time::Instant::now());
+    fn detach(&self, core: &mut Core, stream: u64, detail: String, now: Stamp) {
+        core.left = Some(now.instant);
         for at in 0..core.orders.len() {
             if core.orders[at].attached.take_if(|(attached, _)| *attached == stream).is_some() {
                 let name = &self.signals[at].name;
-                self.tell(core, self.notice(EventKind::Detached, name, detail.clone()));
+                self.tell(core, self.notice(EventKind::Detached, name, detail.clone(), now));
             }
         }
     }
 
-    fn notice(&self, kind: EventKind, signal: &crate::domain::ids::SignalName, detail: String) -> Notice {
-        let t_ns = Stamp::now().unix_ns;
-        Notice { kind, signal: Some(signal.clone()), from_bin: None, to_bin: None, count: 1, detail, t_ns }
+    fn notice(&self, kind: EventKind, signal: &SignalName, detail: String, now: Stamp) -> Notice {
+        let (signal, t_ns) = (Some(signal.clone()), now.unix_ns);
+        Notice { kind, signal, from_bin: None, to_bin: None, count: 1, detail, t_ns }
     }
 }
 
@@ -159,6 +161,7 @@ impl Attachment {
 impl Drop for Attachment {
     fn drop(&mut self) {
         let mut core = self.session.core.lock();
-        self.session.detach(&mut core, self.stream, format!("stream {} ended", self.stream));
+        let detail = format!("stream {} ended", self.stream);
+        self.session.detach(&mut core, self.stream, detail, Stamp::now());
     }
 }

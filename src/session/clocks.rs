@@ -173,7 +173,7 @@ impl Session {
         let mut binning = self.binning.lock();
         let mut core = self.core.lock();
         self.still_open(&core)?;
-        core.last_sign = received.instant;
+        core.last_sign = received;
         if let Some(last) = &ask.last {
             self.hear(&mut binning, &mut core, clock, last, received)?;
         }

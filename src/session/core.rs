@@ -12,18 +12,18 @@ use super::lag::LagStats;
 use super::order::{Answer, Order};
 use super::outbox::{Outbox, Outgoing};
 use super::part::{OpenPart, Part};
-use super::switching::Pending;
-use crate::batch::Place;
+use super::switching::{Pending, Replaced};
+use crate::batch::{Onward, Place};
 use crate::domain::output::Flags;
 use crate::domain::time::Stamp;
 use crate::error::{Fault, Kind};
 use crate::health::Health;
 use crate::pipeline::journey::Journey;
-use crate::pipeline::successor::Outgone;
+use crate::pipeline::understudy::Understudy;
 use crate::recorder::{Record, Ticket};
 use crate::signal::act::Act;
 use crate::signal::standing::Standing;
-use crate::signal::step::{Bin, Counts};
+use crate::signal::step::{Bin, Counts, InputRow};
 use crate::trace::{Sampler, StepTrace};
 use crate::wire::v1;
 
@@ -58,7 +58,7 @@ pub(super) struct Core {
     pub(super) tally: Tally,
     /// Smallest difference between a frame's arrival and the end of its newest bin: the road at its best (ns).
     pub(super) road_ns: Option<i64>,
-    pub(super) last_sign: Instant,
+    pub(super) last_sign: Stamp,
     /// When a stream was detached last.
     pub(super) left: Option<Instant>,
     pub(super) stream_count: u64,
@@ -67,8 +67,10 @@ pub(super) struct Core {
     pub(super) places: Vec<Arc<Place>>,
     /// Versions that will take over, in the order in which they do.
     pub(super) switches: VecDeque<Pending>,
-    /// What versions that took over have replaced, until somebody has the time to drop it.
-    pub(super) outgone: Vec<(Outgone, Arc<Place>)>,
+    /// Rows of versions that are warmed, to be submitted once the lock is given back.
+    pub(super) beside: Vec<(Arc<Understudy>, Onward)>,
+    /// What versions that took over have replaced, and those that did not, until somebody has the time to drop them.
+    pub(super) outgone: Vec<Replaced>,
     /// What of the aligner's totals the metrics have.
     pub(super) metered: Counts,
     /// Answers that wait for the journal, oldest first (`ack = "durable"`).
@@ -98,6 +100,8 @@ pub(super) enum Due {
 pub(super) struct InFlight {
     pub(super) k: u64,
     pub(super) flags: Flags,
+    /// What came in, for versions that are warmed; `None`: there are none.
+    pub(super) shown: Option<(Arc<[InputRow]>, Instant)>,
 }
 
 /// Totals of a session.
@@ -157,6 +161,7 @@ impl Core {
         health: Health,
         places: Vec<Place>,
         sampler: Sampler,
+        now: Stamp,
     ) -> Self {
         Self {
             aligner,
@@ -177,12 +182,13 @@ impl Core {
             lag: LagStats::default(),
             tally: Tally::default(),
             road_ns: None,
-            last_sign: Instant::now(),
+            last_sign: now,
             left: None,
             stream_count: 0,
             closing: None,
             places: places.into_iter().map(Arc::new).collect(),
             switches: VecDeque::new(),
+            beside: Vec::new(),
             outgone: Vec::new(),
             metered: Counts::default(),
             awaiting: VecDeque::new(),
@@ -208,22 +214,28 @@ impl Core {
 
     pub(super) fn is_detached(&self, now: Instant, dead_after: Duration) -> bool {
         self.orders.iter().all(|order| order.attached.is_none())
-            && now.duration_since(self.last_sign) > dead_after
+            && now.duration_since(self.last_sign.instant) > dead_after
     }
 
     /// Whether nobody has been there for so long: no stream, and nothing that came.
     pub(super) fn is_forsaken(&self, now: Instant, timeout: Duration) -> bool {
-        let since = self.left.map_or(self.last_sign, |left| left.max(self.last_sign));
+        let sign = self.last_sign.instant;
+        let since = self.left.map_or(sign, |left| left.max(sign));
         self.outboxes().next().is_none() && now.duration_since(since) > timeout
     }
 
     /// A bin begins: when the frame behind it was received, and whether the bin is stale: brought late by a stall, with
     /// newer bins of later frames behind it.
-    pub(super) fn take_bin(&mut self) -> (Instant, bool) {
+    pub(super) fn take_bin(&mut self) -> (Stamp, bool) {
         let newer = self.ends.iter().skip(1).any(|end| end.bins_left > 0);
-        let Some(own) = self.ends.front_mut() else { return (Instant::now(), false) };
+        let Some(own) = self.ends.front_mut() else { return (self.last_sign, false) };
         own.bins_left = own.bins_left.saturating_sub(1);
-        (own.received.instant, own.behind && newer)
+        (own.received, own.behind && newer)
+    }
+
+    /// When the frame behind the bin at hand was received.
+    pub(super) fn received(&self) -> Stamp {
+        self.ends.front().map_or(self.last_sign, |end| end.received)
     }
 
     /// Whether a bin that ends at `end_ns` came later than the road at its best would have brought it, by more than two

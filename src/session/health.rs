@@ -3,19 +3,18 @@
 use super::core::Core;
 use super::live::Session;
 use crate::domain::output::{EventKind, Flags, Notice};
-use crate::domain::time::Stamp;
 use crate::health::{InputReport, LatentReport, Report, Row, Told};
 use crate::signal::step::Bin;
 use crate::wire::v1;
 
 impl Session {
     /// A bin begins: what it brings is taken in, what has begun or ended by it is told. Answers its flag.
-    pub(super) fn watch(&self, core: &mut Core, bin: &Bin) -> Flags {
+    pub(super) fn watch(&self, core: &mut Core, bin: &Bin, now_ns: i64) -> Flags {
         core.health.begin(bin.k);
         let told = core.health.take_told();
         if !told.is_empty() {
             self.meter.shifted(core.health.is_shifted());
-            self.tell_shifts(core, told);
+            self.tell_shifts(core, told, now_ns);
         }
         // What was filled in is not what came, and what a filter gives before it has settled is not what it gives.
         if !bin.flags.has(Flags::GAP_FILLED) && !bin.flags.has(Flags::WARMING_UP) {
@@ -43,13 +42,13 @@ impl Session {
     }
 
     /// The session ends: so does what holds.
-    pub(super) fn end_shifts(&self, core: &mut Core) {
+    pub(super) fn end_shifts(&self, core: &mut Core, now_ns: i64) {
         let told = core.health.finish();
         self.meter.shifted(false);
-        self.tell_shifts(core, told);
+        self.tell_shifts(core, told, now_ns);
     }
 
-    fn tell_shifts(&self, core: &mut Core, told: Vec<Told>) {
+    fn tell_shifts(&self, core: &mut Core, told: Vec<Told>, t_ns: i64) {
         for Told { signal, from_bin, to_bin, count, detail } in told {
             let notice = Notice {
                 kind: EventKind::InputShift,
@@ -58,7 +57,7 @@ impl Session {
                 to_bin: Some(to_bin),
                 count,
                 detail,
-                t_ns: Stamp::now().unix_ns,
+                t_ns,
             };
             self.tell(core, notice);
         }

@@ -29,7 +29,6 @@ use crate::domain::trace::RequestSpan;
 use crate::error::{Fault, Kind};
 use crate::health::Health;
 use crate::pipeline::journey::Journey;
-use crate::pipeline::plan::Plan;
 use crate::recorder::{Close, RunRecorder};
 use crate::signal::act::Act;
 use crate::signal::aligner::Aligner;
@@ -127,8 +126,8 @@ pub struct Session {
     /// Before `core`.
     pub(super) binning: Mutex<Binning>,
     pub(super) core: Mutex<Core>,
-    /// The plan once every version that will take over has done so. Held while one is made ready; before `binning`.
-    pub(super) ahead: Mutex<Arc<Plan>>,
+    /// Held while a version is made ready for it, one at a time; before `binning`.
+    pub(super) readying: Mutex<()>,
     pub(super) fanout: Fanout,
     /// Rows of a session that is gone are not run.
     pub(super) gone: AtomicBool,
@@ -142,7 +141,7 @@ pub struct Session {
 
 impl Session {
     /// A session that nothing has come for.
-    pub fn new(made: Made, tokens: Vec<String>) -> Arc<Self> {
+    pub fn new(made: Made, tokens: Vec<String>, now: Stamp) -> Arc<Self> {
         let orders = tokens.into_iter().map(|token| Order::new(made.window, token)).collect();
         let kept =
             made.wanted.iter().zip(&made.recorded).map(|(wanted, recorded)| *wanted || *recorded).collect();
@@ -168,7 +167,7 @@ impl Session {
             meter: made.meter,
             tracer: made.tracer,
             recorder: made.recorder,
-            ahead: Mutex::new(Arc::clone(made.journey.plan())),
+            readying: Mutex::new(()),
             ingest_cost: made.ingest,
             turn: Arc::default(),
             session_clock: made.aligner.clocks().session_clock().to_owned(),
@@ -179,6 +178,7 @@ impl Session {
                 made.health,
                 made.places,
                 sampler,
+                now,
             )),
             binning: Mutex::new(Binning::new(made.aligner)),
             fanout,
@@ -237,7 +237,7 @@ impl Session {
                 self.ingest_cost.learn_frames(count.min(bins), took);
             }
             let mut core = self.core.lock();
-            core.last_sign = received.instant;
+            core.last_sign = received;
             core.is_fed = false;
             binning.lay_down(&mut core);
             self.waits_changed.notify_one();
@@ -364,7 +364,7 @@ impl Session {
         let mut binning = self.binning.lock();
         let mut core = self.core.lock();
         self.still_open(&core)?;
-        core.last_sign = now.instant;
+        core.last_sign = now;
         let at_bin = at_bin.unwrap_or(binning.aligner.next_bin());
         self.act(&mut binning, &mut core, Act::Reset { scope, at_bin }, now)?;
         drop(binning);
@@ -403,7 +403,7 @@ impl Session {
             let stirred = self.stirred.notified();
             tokio::pin!(stirred);
             stirred.as_mut().enable();
-            if let Some(reply) = self.end(why, finished) {
+            if let Some(reply) = self.end(why, finished, Stamp::now()) {
                 break reply;
             }
             stirred.await;
@@ -426,7 +426,7 @@ impl Session {
     }
 
     /// Ends the session if nothing is in flight: in one hold of the lock, so that nothing begins in between.
-    fn end(&self, why: &'static str, finished: bool) -> Option<v1::CloseReply> {
+    fn end(&self, why: &'static str, finished: bool, now: Stamp) -> Option<v1::CloseReply> {
         // Why asked first: whoever feeds holds the aligner, for as long as preprocessing takes.
         if !self.core.lock().is_idle() {
             return None;
@@ -437,11 +437,11 @@ impl Session {
             return None;
         }
         let Binning { aligner, steps, .. } = &mut *binning;
-        aligner.finish(Stamp::now().unix_ns, steps);
+        aligner.finish(now.unix_ns, steps);
         self.take_steps(&mut binning, &mut core);
         binning.lay_down(&mut core);
         drop(binning);
-        self.end_shifts(&mut core);
+        self.end_shifts(&mut core, now.unix_ns);
         let notice = Notice {
             kind: EventKind::Closed,
             signal: None,
@@ -449,14 +449,14 @@ impl Session {
             to_bin: None,
             count: core.tally.bins,
             detail: why.into(),
-            t_ns: Stamp::now().unix_ns,
+            t_ns: now.unix_ns,
         };
         self.tell(&mut core, notice);
         let fault = Fault::new(Kind::Unavailable, format!("session {}: {why}", self.id));
         for (_, outbox) in core.outboxes() {
             outbox.put(if finished { Outgoing::Finished } else { Outgoing::End(fault.clone()) });
         }
-        core.switches.clear();
+        core.retire_switches();
         self.fanout.end(if finished { Told::Closed(why.into()) } else { Told::Ended(fault) });
         core.places.clear();
         self.ingest_cost.leave();
@@ -465,14 +465,14 @@ impl Session {
     }
 
     /// What can be told of it at this moment.
-    pub fn info(&self, now: Instant, dead_after: Duration) -> v1::SessionInfo {
+    pub fn info(&self, now: Stamp, dead_after: Duration) -> v1::SessionInfo {
         let core = self.core.lock();
         let health = core.health.report();
         let resolved = self.opened.resolved.as_ref();
         let by_signal = || self.signals.iter().map(|spec| spec.name.to_string()).zip(&core.orders);
         v1::SessionInfo {
             session: self.id.to_string(),
-            state: if core.is_detached(now, dead_after) { "detached" } else { "open" }.into(),
+            state: if core.is_detached(now.instant, dead_after) { "detached" } else { "open" }.into(),
             run: self.run.map(|run| run.to_string()),
             rig: resolved.map(|open| open.rig.clone()).unwrap_or_default(),
             pipeline: resolved.map(|open| open.pipeline.clone()).unwrap_or_default(),
@@ -492,7 +492,7 @@ impl Session {
             }),
             gaps: core.aligner.counts().gaps,
             late: core.aligner.counts().late,
-            clock: Some(core.exchanges.state(&self.session_clock, Stamp::now().unix_ns)),
+            clock: Some(core.exchanges.state(&self.session_clock, now.unix_ns)),
             recording: self.recording().into(),
             health: health.word().into(),
             health_windows: windows(&health),

@@ -10,10 +10,10 @@ use super::live::Session;
 use super::part::OpenPart;
 use crate::batch::{Onward, Owner, Ran, Row, RowFault};
 use crate::domain::output::{EventKind, Flags, Notice};
-use crate::domain::time::Stamp;
 use crate::error::Kind;
 use crate::metrics::Outcome;
 use crate::pipeline::journey::Next;
+use crate::pipeline::understudy::Understudy;
 use crate::readout::Column;
 use crate::recorder::Record;
 use crate::signal::step::Bin;
@@ -28,16 +28,22 @@ impl Session {
             return;
         }
         let onward = self.advance(&mut core);
+        let beside = std::mem::take(&mut core.beside);
         drop(core);
         if let Some(Onward { lane, row }) = onward {
             lane.submit(row, Arc::clone(self) as Arc<dyn Owner>, true);
         }
+        submit(beside);
     }
 
     /// Does the work at the head until a row must be run.
     fn advance(&self, core: &mut Core) -> Option<Onward> {
         while let Some(work) = core.work.pop_front() {
             match work {
+                Work::Bin(bin) if self.is_held_up(core, bin.k, core.received()) => {
+                    core.work.push_front(Work::Bin(bin));
+                    break;
+                }
                 Work::Bin(bin) => {
                     if let Some(onward) = self.begin(core, *bin) {
                         return Some(onward);
@@ -45,6 +51,7 @@ impl Session {
                 }
                 Work::Skipped { to, bins } => {
                     core.journey.break_windows();
+                    core.warmed().for_each(|understudy| understudy.break_window());
                     core.skipped += bins;
                     self.meter.bins(Outcome::Skipped, bins);
                     self.note(core, Record::Skipped { from_bin: to - bins, to_bin: to });
@@ -62,23 +69,26 @@ impl Session {
     }
 
     fn begin(&self, core: &mut Core, bin: Bin) -> Option<Onward> {
-        self.take_over(core, bin.k);
-        let mut flags = bin.flags;
+        let (received, behind) = core.take_bin();
+        let mut flags = bin.flags | self.take_over(core, bin.k, received);
         if std::mem::take(&mut core.reset_due) || bin.reset.is_some() {
             core.journey.reset();
+            core.warmed().for_each(|understudy| understudy.reset());
             flags |= Flags::RESET;
         }
         if bin.epoch {
             core.journey.break_windows();
+            core.warmed().for_each(|understudy| understudy.break_window());
         }
-        flags |= self.watch(core, &bin);
-        let (received, behind) = core.take_bin();
+        flags |= self.watch(core, &bin, received.unix_ns);
         if behind {
             flags |= Flags::STALE;
         }
-        let due = received + self.deadline.unwrap_or(self.width * DUE_BINS);
-        core.in_flight = Some(InFlight { k: bin.k, flags });
-        match core.journey.begin(&bin.inputs, due) {
+        let due = received.instant + self.deadline.unwrap_or(self.width * DUE_BINS);
+        let next = core.journey.begin(&bin.inputs, due);
+        let shown = core.warmed().next().is_some().then(|| (bin.inputs.into(), due));
+        core.in_flight = Some(InFlight { k: bin.k, flags, shown });
+        match next {
             Next::Stage(onward) => Some(onward),
             Next::Done | Next::Stopped => {
                 self.end_bin(core);
@@ -89,7 +99,7 @@ impl Session {
 
     /// The bin at hand has passed every stage: read out, commit, on to the next.
     fn end_bin(&self, core: &mut Core) {
-        let Some(InFlight { k, mut flags }) = core.in_flight.take() else { return };
+        let Some(InFlight { k, mut flags, shown }) = core.in_flight.take() else { return };
         let fault = core.journey.fault().map(|(stage, reason)| (stage, reason.to_owned()));
         if fault.is_some() {
             flags |= Flags::OUTPUT_INVALID;
@@ -110,6 +120,9 @@ impl Session {
         let read_out = begun.elapsed();
         self.meter.read_out(read_out);
         part.flags.push(flags.0);
+        if let Some((inputs, due)) = shown {
+            self.show(core, k, &inputs, due);
+        }
         match fault {
             None => {
                 self.watch_latents(core);
@@ -143,7 +156,7 @@ impl Session {
 
     fn invalid(&self, core: &mut Core, k: u64, reason: &str) {
         core.invalid_in_row += 1;
-        let now_ns = Stamp::now().unix_ns;
+        let t_ns = core.received().unix_ns;
         let notice = |kind, bin, count, detail| Notice {
             kind,
             signal: None,
@@ -151,7 +164,7 @@ impl Session {
             to_bin: Some(bin + 1),
             count,
             detail,
-            t_ns: now_ns,
+            t_ns,
         };
         self.tell(core, notice(EventKind::OutputInvalid, k, 1, reason.to_owned()));
         if core.invalid_in_row >= self.invalid_limit {
@@ -191,7 +204,7 @@ impl Session {
         if let Ok(ran) = &outcome {
             self.trace_run(&mut core, ran);
         }
-        match core.journey.arrived(row, outcome) {
+        let onward = match core.journey.arrived(row, outcome) {
             Next::Stage(onward) => Some(onward),
             Next::Done => {
                 self.end_bin(&mut core);
@@ -203,6 +216,17 @@ impl Session {
                 self.stirred.notify_waiters();
                 None
             }
-        }
+        };
+        let beside = std::mem::take(&mut core.beside);
+        drop(core);
+        submit(beside);
+        onward
+    }
+}
+
+/// Submits rows of versions that are warmed: never to be run right here, where somebody waits.
+fn submit(beside: Vec<(Arc<Understudy>, Onward)>) {
+    for (understudy, Onward { lane, row }) in beside {
+        lane.submit(row, understudy, false);
     }
 }

@@ -31,7 +31,8 @@ pub enum Act {
         /// By how much the clock was set since the relation before: what it reads more than it would (ns); else 0.
         stepped_ns: i64,
     },
-    /// Another version takes over in a stage. To the aligner it is a flag and an event; the versions are the session's.
+    /// Another version takes over in a stage. To the aligner it is a bin that must not have closed; the versions, and
+    /// what is told of them, are the session's.
     Switch(Switch),
 }
 
@@ -44,7 +45,7 @@ pub struct Switch {
     pub version: Version,
     /// Its content.
     pub digest: Digest,
-    /// What it begins with.
+    /// What it begins with; one that is warmed sees the bins that close after this act.
     pub state: SwitchState,
     /// It runs from this bin on; if that one is not answered, from the next that is.
     pub at_bin: u64,

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::act::{Act, Switch};
+use super::act::Act;
 use super::clock::Clocks;
 use super::closing::Closing;
 use super::feed::Feed;
@@ -45,8 +45,6 @@ pub struct Aligner {
     pub(super) next_bin: u64,
     /// Resets asked for, by the bin before which they take place.
     pub(super) resets: BTreeMap<u64, ResetScope>,
-    /// Versions that will take over, by the bin before which they do; the session bounds them.
-    switches: BTreeMap<u64, Vec<Switch>>,
     /// How far some required signal was ready (bins), and when; the first entry is what the next bin waits by.
     waits: VecDeque<(u64, i64)>,
     pub(super) counts: Counts,
@@ -73,7 +71,6 @@ impl Aligner {
             feeds: fitted.feeds,
             next_bin: 0,
             resets: BTreeMap::new(),
-            switches: BTreeMap::new(),
             waits: VecDeque::new(),
             counts: Counts::default(),
             late_bins: LateBins::default(),
@@ -275,7 +272,7 @@ impl Aligner {
             Act::Close { before, now_ns } => self.close(*before, *now_ns, out),
             Act::Reset { scope, at_bin } => self.reset(*scope, *at_bin)?,
             Act::Relate { clock, relation, stepped_ns } => self.relate(clock, *relation, *stepped_ns),
-            Act::Switch(switch) => self.switch(switch)?,
+            Act::Switch(switch) => self.is_open(switch.at_bin)?,
         }
         Ok(())
     }
@@ -331,7 +328,6 @@ impl Aligner {
                 tracks: &mut self.tracks,
                 feeds: &mut self.feeds,
                 resets: &mut self.resets,
-                switches: &mut self.switches,
             };
             self.next_bin = closing.close(self.next_bin, room, &mut log);
             self.spare = closing;
@@ -346,10 +342,7 @@ impl Aligner {
 
     /// Resets before a bin. Scope `all` also forgives: each signal's next frame may leave a gap or be late under `fail`.
     fn reset(&mut self, scope: ResetScope, bin: u64) -> Result<(), Refusal> {
-        let next_bin = self.next_bin;
-        if bin < next_bin {
-            return Err(Refusal::PastBin { bin, next_bin });
-        }
+        self.is_open(bin)?;
         if self.resets.len() >= MAX_RESETS && !self.resets.contains_key(&bin) {
             return Err(Refusal::ManyResets(MAX_RESETS));
         }
@@ -361,14 +354,10 @@ impl Aligner {
         Ok(())
     }
 
-    /// The first bin that is answered from there on will say so.
-    fn switch(&mut self, switch: &Switch) -> Result<(), Refusal> {
-        let (bin, next_bin) = (switch.at_bin, self.next_bin);
-        if bin < next_bin {
-            return Err(Refusal::PastBin { bin, next_bin });
-        }
-        self.switches.entry(bin).or_default().push(switch.clone());
-        Ok(())
+    /// Whether something may still take place before that bin.
+    fn is_open(&self, bin: u64) -> Result<(), Refusal> {
+        let next_bin = self.next_bin;
+        if bin < next_bin { Err(Refusal::PastBin { bin, next_bin }) } else { Ok(()) }
     }
 
     /// What is known of the clocks.

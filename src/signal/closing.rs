@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use super::act::Switch;
 use super::chain::Report;
 use super::coverage::{Hole, Length};
 use super::feed::{Feed, Whole};
@@ -13,7 +12,7 @@ use super::open_bins::OpenBin;
 use super::step::{Bin, InputRow, Step};
 use super::track::Track;
 use crate::domain::output::{EventKind, Flags};
-use crate::domain::settings::{GapPolicy, Policies, ResetScope, SwitchState};
+use crate::domain::settings::{GapPolicy, Policies, ResetScope};
 
 /// What is carried from bin to bin, and buffers that are used again.
 #[derive(Clone, Debug, Default)]
@@ -36,7 +35,6 @@ pub struct Room<'a> {
     pub tracks: &'a mut [Track],
     pub feeds: &'a mut [Option<Feed>],
     pub resets: &'a mut BTreeMap<u64, ResetScope>,
-    pub switches: &'a mut BTreeMap<u64, Vec<Switch>>,
 }
 
 /// How a signal stands to one bin.
@@ -135,17 +133,6 @@ impl Closing {
             let why = if asked { "after a gap that was not filled" } else { "as asked" };
             let detail = format!("state starts anew before bin {k} ({scope}, {why})");
             log.notice(EventKind::Reset, None, Some(k..k + 1), 1, detail);
-        }
-        while let Some(due) = room.switches.first_entry().filter(|due| *due.key() <= k) {
-            for switch in due.remove() {
-                flags |= Flags::SWITCHED;
-                if switch.state == SwitchState::Reset {
-                    flags |= Flags::RESET;
-                }
-                let Switch { stage, version, state, .. } = switch;
-                let detail = format!("stage `{stage}`: version {version} from bin {k} on (state: {state})");
-                log.notice(EventKind::Switched, None, Some(k..k + 1), 1, detail);
-            }
         }
         let epoch = self.restart(k, room, log);
         self.came.clear();

@@ -41,7 +41,7 @@ pub struct Landing {
     /// Its positions: sample indices, or device ns for events.
     pub at: Range<i128>,
     /// From position to session time.
-    pub place: Place,
+    pub timeline: Timeline,
     /// The epoch it belongs to.
     pub epoch: Epoch,
     /// It is the signal's first.
@@ -63,7 +63,7 @@ pub struct Restart {
 
 /// From position to session time, never backwards beyond what came before.
 #[derive(Clone, Copy, Debug)]
-pub struct Place {
+pub struct Timeline {
     pace: Option<Pace>,
     device0_ns: i128,
     line: Line,
@@ -71,7 +71,7 @@ pub struct Place {
     mark_ns: i128,
 }
 
-impl Place {
+impl Timeline {
     /// Session time of a position.
     pub fn ns_of(&self, position: i128) -> i128 {
         let ns = self.line.map(device_ns(self.pace, self.device0_ns, position));
@@ -166,8 +166,8 @@ impl Track {
         // Nothing lies before the first frame that it could run back over.
         let mark_ns = if first { i128::MIN } else { self.mark_ns };
         let line = self.line(&epoch, &at, mark, mark_ns, scene)?;
-        let place = Place { pace: self.pace, device0_ns: epoch.device0_ns, line, mark, mark_ns };
-        let landing = Landing { at, place, epoch, first, restart, disagrees };
+        let timeline = Timeline { pace: self.pace, device0_ns: epoch.device0_ns, line, mark, mark_ns };
+        let landing = Landing { at, timeline, epoch, first, restart, disagrees };
         self.within_bounds(&landing, scene)?;
         self.keeps_policies(frame, &landing, scene)?;
         Ok(landing)
@@ -299,7 +299,7 @@ impl Track {
         if landing.at.is_empty() {
             return Ok(());
         }
-        let bin = |position| scene.grid.bin(landing.place.ns_of(position));
+        let bin = |position| scene.grid.bin(landing.timeline.ns_of(position));
         let (first, last) = (bin(landing.at.start).max(0), bin(landing.at.end - 1));
         if last >= i128::from(MAX_BIN) {
             return Err(self.refused(self.axis(), "a bin number below 2^62".into(), format!("bin {last}")));
@@ -344,11 +344,12 @@ impl Track {
             let late = |t: &&i64| {
                 let t = i128::from(**t);
                 t >= self.cover.floor()
-                    && (landing.place.ns_of(t) < open_ns || !parts.iter().any(|part| part.contains(&t)))
+                    && (landing.timeline.ns_of(t) < open_ns || !parts.iter().any(|part| part.contains(&t)))
             };
             return (spikes.t_ns.iter().filter(late).count() as u64, "events");
         }
-        let late = |part: &Range<i128>| landing.place.first_at_or_after(open_ns, part.clone()) - part.start;
+        let late =
+            |part: &Range<i128>| landing.timeline.first_at_or_after(open_ns, part.clone()) - part.start;
         (parts.iter().map(late).sum::<i128>() as u64, "samples")
     }
 

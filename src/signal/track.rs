@@ -225,7 +225,7 @@ impl Track {
         }
         self.epoch = Some(landing.epoch.clone());
         if at.start > self.cover.mark() {
-            let ns = self.mark_ns..landing.place.ns_of(at.start);
+            let ns = self.mark_ns..landing.timeline.ns_of(at.start);
             self.miss(self.cover.mark()..at.start, ns, scene);
         }
         let mut parts = std::mem::take(&mut self.parts);
@@ -235,12 +235,12 @@ impl Track {
             FrameBody::Spikes(spikes) => self.take_spikes(spikes, &landing, &parts, scene, log),
             FrameBody::Addresses(_) | FrameBody::Markers(_) => {}
         }
-        let place = landing.place;
+        let timeline = landing.timeline;
         for part in &parts {
             self.cover.fill(part, |at, start_ns, end_ns| {
-                let ns = start_ns.unwrap_or_else(|| place.ns_of(at.start))
-                    ..end_ns.unwrap_or_else(|| place.ns_of(at.end));
-                let last = place.ns_of(at.end - 1).max(ns.start);
+                let ns = start_ns.unwrap_or_else(|| timeline.ns_of(at.start))
+                    ..end_ns.unwrap_or_else(|| timeline.ns_of(at.end));
+                let last = timeline.ns_of(at.end - 1).max(ns.start);
                 let bins =
                     scene.grid.bin_from_0(ns.start).max(scene.next_bin)..scene.grid.bin_from_0(last) + 1;
                 Hole { length: length(&ns, &bins, scene), at, ns, bins, told: false }
@@ -249,7 +249,7 @@ impl Track {
         self.parts = parts;
         self.cover.close_before(scene.next_bin);
         if goes_on {
-            self.mark_ns = self.mark_ns.max(landing.place.ns_of(at.end));
+            self.mark_ns = self.mark_ns.max(landing.timeline.ns_of(at.end));
             self.last_arrival_ns = scene.arrived_ns;
             self.silent = false;
         }
@@ -267,7 +267,7 @@ impl Track {
         if landing.first {
             // What came between t0 and the first frame is a hole like any other: its floor is the first position
             // at or after t0, also where the device began to count later.
-            let shift = landing.place.ns_of(at.start) - self.device_ns(&landing.epoch, at.start);
+            let shift = landing.timeline.ns_of(at.start) - self.device_ns(&landing.epoch, at.start);
             let t0_device = scene.grid.t0_ns - shift;
             let floor = self
                 .pace
@@ -288,7 +288,7 @@ impl Track {
             stamp(last),
         );
         self.cover.restart(at.start);
-        let start_ns = landing.place.ns_of(at.start);
+        let start_ns = landing.timeline.ns_of(at.start);
         let first_bin = scene.grid.bin_from_0(start_ns);
         log.notice(EventKind::ClockEpoch, Some(&self.name), Some(first_bin..first_bin + 1), 1, detail);
         // Those bins are the new epoch's.
@@ -338,8 +338,9 @@ impl Track {
         for part in parts {
             let mut i = part.start;
             while i < part.end {
-                let k = scene.grid.bin_from_0(landing.place.ns_of(i));
-                let end = landing.place.first_at_or_after(scene.grid.start_ns(k + 1), i..part.end).max(i + 1);
+                let k = scene.grid.bin_from_0(landing.timeline.ns_of(i));
+                let end =
+                    landing.timeline.first_at_or_after(scene.grid.start_ns(k + 1), i..part.end).max(i + 1);
                 if k < scene.next_bin {
                     let used = self.counts && scene.policies.late == LatePolicy::Next;
                     late.add(k, (end - i) as u64, used, scene.next_bin);
@@ -364,7 +365,7 @@ impl Track {
         scene: &Scene<'_>,
         log: &mut Log<'_>,
     ) {
-        let bin = |i: i128| scene.grid.bin_from_0(landing.place.ns_of(i));
+        let bin = |i: i128| scene.grid.bin_from_0(landing.timeline.ns_of(i));
         let mut again = LateTally::default();
         let mut from = at.start;
         for fresh in parts.iter().chain([&(at.end..at.end)]) {
@@ -425,8 +426,8 @@ impl Track {
         let (grid, channels, cofiring) = (scene.grid, self.channels, self.cofiring);
         if !self.mask.is_empty() {
             for part in parts {
-                let first = grid.bin_from_0(landing.place.ns_of(part.start)).max(scene.next_bin);
-                let last = grid.bin_from_0(landing.place.ns_of(part.end - 1));
+                let first = grid.bin_from_0(landing.timeline.ns_of(part.start)).max(scene.next_bin);
+                let last = grid.bin_from_0(landing.timeline.ns_of(part.end - 1));
                 let (open, mask) = (&mut self.open, &self.mask);
                 (first..last + 1).for_each(|k| open.change(k, |bin| bin.mask(mask)));
             }
@@ -440,7 +441,7 @@ impl Track {
                 before += 1;
                 continue;
             }
-            let at_ns = landing.place.ns_of(at);
+            let at_ns = landing.timeline.ns_of(at);
             let own = grid.bin_from_0(at_ns);
             let is_late = own < scene.next_bin || !(whole || parts.iter().any(|part| part.contains(&at)));
             let unit = *unit as usize;

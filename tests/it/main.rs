@@ -58,6 +58,7 @@ mod thresholds; // of crossings, from run to run
 mod traces; // what a collector gets
 mod unplugged; // one of two amplifiers away for seconds
 mod usage; // memory and processor time
+mod warm; // another version, warmed beside the running one
 mod websocket; // rigs over WebSocket
 mod window; // models that take several bins at once, images, event cameras
 mod writers; // who may write

@@ -9,7 +9,7 @@ use crate::batch::{Full, Guests, Lane, Place, Pool, Refused};
 
 /// Places of a session whose ingest costs nothing.
 fn admit(pool: &Pool, lane: &Arc<Lane>, rows_per_s: f64) -> Result<Vec<Place>, Refused> {
-    pool.admit(&[(Arc::clone(lane), rows_per_s)], &pool.ingest("light", rows_per_s))
+    pool.admit(&[(Arc::clone(lane), rows_per_s)], Some(&pool.ingest("light", rows_per_s)))
 }
 
 #[test]
@@ -165,7 +165,7 @@ fn sessions_whose_preprocessing_fills_the_load_keep_the_next_one_out() {
     lane.learn(1, Duration::from_millis(1));
     let open = |shape: &str| {
         let ingest = pool.ingest(shape, 50.0);
-        pool.admit(&[(lane.clone(), 50.0)], &ingest).map(|places| (places, ingest))
+        pool.admit(&[(lane.clone(), 50.0)], Some(&ingest)).map(|places| (places, ingest))
     };
     let mut inside = vec![open("broadband").expect("nobody is in")];
     // 50 bins/s of 12 ms: 0.6 of a thread, and 0.05 for the model; two threads at 0.8 bear 1.6.
@@ -193,7 +193,7 @@ fn one_who_is_alone_is_let_in_whatever_its_preprocessing_takes() {
     let lane = fake.lane(&pool, spec(1), 1);
     let open = || {
         let ingest = pool.ingest("broadband", 50.0);
-        pool.admit(&[(lane.clone(), 50.0)], &ingest).map(|places| (places, ingest))
+        pool.admit(&[(lane.clone(), 50.0)], Some(&ingest)).map(|places| (places, ingest))
     };
     for _ in 0..2 {
         let (places, ingest) = open().expect("nobody is in");

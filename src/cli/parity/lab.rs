@@ -257,7 +257,7 @@ impl Lab {
         mut run: impl FnMut(u64, &[Tensor]) -> Result<Vec<Tensor>, Fault>,
     ) -> Result<(), Fault> {
         let statics = self.plan.statics.iter().map(|known| Tensor::zeros(known.dtype, &known.shape));
-        let mut journey = Journey::new(Arc::clone(&self.plan), statics.collect());
+        let mut journey = Journey::new(Arc::clone(&self.plan), statics.collect(), Instant::now());
         for bin in bins {
             if anew || bin.reset.is_some() {
                 journey.reset();
