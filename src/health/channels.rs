@@ -167,10 +167,7 @@ impl Channels {
         Some(match turn {
             Turn::Began => self.told(k, k + 1, 1, self.sentence()),
             Turn::Ended { since, bins } => {
-                let detail = format!(
-                    "input `{}` is as in the training data again from bin {k} on",
-                    self.watched.input
-                );
+                let detail = format!("input `{}`: the shift ended before bin {k}", self.watched.input);
                 self.told(since, k, bins.saturating_sub(1), detail)
             }
         })

@@ -167,7 +167,7 @@ impl Latents {
                 Told { signal: None, from_bin: k, to_bin: k + 1, count: 1, detail }
             }
             Turn::Ended { since, bins } => {
-                let detail = format!("output `{output}` is as in the training data again from bin {k} on");
+                let detail = format!("output `{output}`: the shift ended before bin {k}");
                 Told { signal: None, from_bin: since, to_bin: k, count: bins.saturating_sub(1), detail }
             }
         })
