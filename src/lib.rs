@@ -21,6 +21,7 @@ pub mod batch; // rows that gather while a device is busy
 pub mod engine; // the only room that knows `ort`
 pub mod graph; // ONNX graphs as data (pure)
 pub mod readout; // tensors to outputs
+pub mod health; // whether it is still what the model learnt (pure)
 pub mod recorder; // what must not be lost, in order, to the journal
 pub mod store; // journal and library: the only room that knows `sqlx`
 pub mod registry; // the model repository, its checks and versions

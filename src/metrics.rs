@@ -140,6 +140,7 @@ pub struct Metrics {
     batch_rows: HistogramVec,
     queue_rows: IntGaugeVec,
     sessions: IntGaugeVec,
+    sessions_shifted: IntGaugeVec,
     bins: IntCounterVec,
     gaps: IntCounterVec,
     deadline_missed: IntCounterVec,
@@ -195,6 +196,12 @@ impl Metrics {
             ),
             queue_rows: gauges(r, "latentd_queue_rows", "Rows waiting for a model's lane.", &["model"]),
             sessions: gauges(r, "latentd_sessions", "Sessions, by state.", &["state"]),
+            sessions_shifted: gauges(
+                r,
+                "latentd_sessions_shifted",
+                "Sessions whose inputs or latents are not as in the model's training data.",
+                &["pipeline"],
+            ),
             bins: counters(
                 r,
                 "latentd_bins_total",
@@ -301,6 +308,7 @@ impl Metrics {
             step_seconds: self.step_seconds.with_label_values(&[name]),
             age_seconds: self.age_seconds.with_label_values(&[name]),
             deadline_missed: self.deadline_missed.with_label_values(&[name]),
+            shifted: self.sessions_shifted.with_label_values(&[name]),
         }
     }
 
@@ -421,6 +429,7 @@ pub struct PipelineMetrics {
     step_seconds: Histogram,
     age_seconds: Histogram,
     deadline_missed: IntCounter,
+    shifted: IntGauge,
 }
 
 impl PipelineMetrics {
@@ -442,6 +451,11 @@ impl PipelineMetrics {
     /// Time from a bin's end on the device to its output. A small negative age, of a clock relation's error, counts as 0.
     pub fn age_seconds(&self, seconds: f64) {
         observe(&self.age_seconds, seconds);
+    }
+
+    /// A session's place in `latentd_sessions_shifted`; it has not shifted.
+    pub fn shift(&self) -> ShiftGauge {
+        ShiftGauge { sessions: self.shifted.clone(), on: false }
     }
 
     /// A bin carries the flag `deadline_missed`.
@@ -501,6 +515,29 @@ impl SessionGauge {
 impl Drop for SessionGauge {
     fn drop(&mut self) {
         self.states[self.state as usize].dec();
+    }
+}
+
+/// A session's place in `latentd_sessions_shifted`. Held by the session, so that the count cannot drift.
+#[derive(Debug)]
+pub struct ShiftGauge {
+    sessions: IntGauge,
+    on: bool,
+}
+
+impl ShiftGauge {
+    /// Whether the session counts as shifted now.
+    pub fn set(&mut self, on: bool) {
+        if on != self.on {
+            self.sessions.add(if on { 1 } else { -1 });
+            self.on = on;
+        }
+    }
+}
+
+impl Drop for ShiftGauge {
+    fn drop(&mut self) {
+        self.set(false);
     }
 }
 
@@ -596,6 +633,7 @@ mod tests {
             ("latentd_deadline_missed_total", "counter"),
             ("latentd_model_state", "gauge"),
             ("latentd_queue_rows", "gauge"),
+            ("latentd_sessions_shifted", "gauge"),
             ("latentd_stage_seconds", "histogram"),
             ("latentd_step_seconds", "histogram"),
         ];
@@ -720,6 +758,16 @@ mod tests {
         assert_eq!(counts(), [0.0, 2.0]);
         drop((session, other));
         assert_eq!(counts(), [0.0, 0.0]);
+        let pipeline = metrics.pipeline(&"reach".into());
+        let shifted = || scrape(&metrics).samples["latentd_sessions_shifted{pipeline=\"reach\"}"];
+        let (mut one, mut two) = (pipeline.shift(), pipeline.shift());
+        one.set(true);
+        one.set(true);
+        two.set(true);
+        assert_eq!(shifted(), 2.0);
+        two.set(false);
+        drop(one);
+        assert_eq!(shifted(), 0.0);
     }
 
     #[test]

@@ -21,6 +21,7 @@ use crate::domain::signal::{SignalRole, SignalSpec, SignalType};
 use crate::domain::tensor::Tensor;
 use crate::domain::time::Stamp;
 use crate::error::{Fault, Kind, clip, there_is};
+use crate::health::Health;
 use crate::pipeline::journey::Journey;
 use crate::pipeline::plan::Plan;
 use crate::recorder::Recorder;
@@ -113,6 +114,7 @@ impl Live {
         };
         let width_ns = aligner.width_ns();
         let width = Duration::from_nanos(width_ns.get());
+        let health = Health::new(width_ns, plan.watched_inputs(&aligner), plan.watched_latents());
         let (places, ingest) = self.models.admit(&plan, width, &form(&open))?;
 
         let session = SessionId::new();
@@ -179,6 +181,7 @@ impl Live {
             keeps_data,
             aligner,
             journey: Journey::new(Arc::clone(&plan), statics, now.instant),
+            health,
             recorder,
             places,
             ingest,

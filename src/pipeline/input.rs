@@ -85,6 +85,11 @@ impl PlanInput {
         })
     }
 
+    /// Whether each of its channels is an image.
+    pub fn is_image(&self) -> bool {
+        self.image.is_some()
+    }
+
     /// Whether a session must feed it.
     pub fn is_required(&self) -> bool {
         self.required

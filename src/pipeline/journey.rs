@@ -205,12 +205,21 @@ impl Journey {
 
     /// Appends this bin's values to `columns` (in the order of the plan's outputs, `None` where not wanted).
     pub fn read_out(&self, columns: &mut [Option<Column>]) {
-        for (source, column) in self.plan.sources.iter().zip(columns) {
+        for (output, column) in columns.iter_mut().enumerate() {
             let Some(column) = column else { continue };
-            match (&self.said[source.stage], &self.rows[source.stage]) {
-                (Said::Outputs, Some(row)) => column.push(&row.outputs[source.port]),
-                _ => column.push_nan(),
+            match self.value(output) {
+                Some(value) => column.push(value),
+                None => column.push_nan(),
             }
+        }
+    }
+
+    /// What an output, by the plan's number, gave in this bin. Before `commit`.
+    pub fn value(&self, output: usize) -> Option<&Tensor> {
+        let source = self.plan.sources.get(output)?;
+        match (&self.said[source.stage], &self.rows[source.stage]) {
+            (Said::Outputs, Some(row)) => Some(&row.outputs[source.port]),
+            _ => None,
         }
     }
 

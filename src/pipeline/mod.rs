@@ -9,4 +9,5 @@ pub mod successor; // another version of a stage
 pub mod understudy; // the same, while it is warmed
 pub mod oneshot; // one request without a session
 pub mod input; // what a streamed input asks of its signal
+pub mod watch; // what a session's health looks at
 mod window; // the last bins of a stage that takes several

@@ -8,8 +8,22 @@ use super::shelf::VersionRow;
 use crate::batch::{Pool, PoolConfig, Port, Silent};
 use crate::engine::Engine;
 
-const HEADS: [&str; 10] =
-    ["model", "version", "mode", "device", "inputs", "outputs", "batch", "invariance", "example", "verdict"];
+const HEADS: [&str; COLUMNS] = [
+    "model",
+    "version",
+    "mode",
+    "device",
+    "inputs",
+    "outputs",
+    "batch",
+    "invariance",
+    "example",
+    "reference",
+    "verdict",
+];
+const COLUMNS: usize = 11;
+/// The last column.
+const VERDICT: usize = COLUMNS - 1;
 
 /// Checks the repository at `dir`. The table ends with a line that sums up; true: all of it can be served.
 pub fn table(dir: &Path, engine: Arc<dyn Engine>) -> (String, bool) {
@@ -19,7 +33,7 @@ pub fn table(dir: &Path, engine: Arc<dyn Engine>) -> (String, bool) {
     };
     let registry = Registry::new(Options::new(dir), engine, pool);
     registry.first_scan();
-    let mut rows: Vec<[String; 10]> = vec![HEADS.map(str::to_owned)];
+    let mut rows: Vec<[String; COLUMNS]> = vec![HEADS.map(str::to_owned)];
     let (mut good, mut bad) = (0, 0);
     for model in registry.models() {
         for version in &model.versions {
@@ -60,7 +74,7 @@ pub fn table(dir: &Path, engine: Arc<dyn Engine>) -> (String, bool) {
     (text, bad == 0)
 }
 
-fn row(model: &str, version: &VersionRow) -> [String; 10] {
+fn row(model: &str, version: &VersionRow) -> [String; COLUMNS] {
     let mut cells = wrong(model, version.fault.clone().unwrap_or_default());
     cells[1] = version.version.to_string();
     let Some(ready) = &version.ready else { return cells };
@@ -84,24 +98,26 @@ fn row(model: &str, version: &VersionRow) -> [String; 10] {
         false => format!("{:.1e}", ready.batch_invariant.max_error),
     };
     cells[8] = ready.example.to_string();
+    let untold = "none: no session can tell whether its input is what this learnt";
+    cells[9] = ready.reference.as_ref().map_or_else(|| untold.into(), ToString::to_string);
     if version.fault.is_none() {
         let notes = ready.not_streamed.iter().chain(&ready.notes).cloned();
-        cells[9] = std::iter::once("ok".to_owned()).chain(notes).collect::<Vec<_>>().join("; ");
+        cells[VERDICT] = std::iter::once("ok".to_owned()).chain(notes).collect::<Vec<_>>().join("; ");
     }
     cells
 }
 
 /// A line that has a name and a verdict alone.
-fn wrong(name: &str, verdict: String) -> [String; 10] {
-    let mut cells: [String; 10] = std::array::from_fn(|_| "-".into());
+fn wrong(name: &str, verdict: String) -> [String; COLUMNS] {
+    let mut cells: [String; COLUMNS] = std::array::from_fn(|_| "-".into());
     cells[0] = name.into();
-    cells[9] = verdict;
+    cells[VERDICT] = verdict;
     cells
 }
 
 /// The rows in columns; the last column is as long as it is.
-fn aligned(rows: &[[String; 10]]) -> String {
-    let mut widths = [0; 10];
+fn aligned(rows: &[[String; COLUMNS]]) -> String {
+    let mut widths = [0; COLUMNS];
     for row in rows {
         for (width, cell) in widths.iter_mut().zip(row) {
             *width = (*width).max(cell.chars().count());

@@ -13,6 +13,7 @@ pub mod version; // a version as it stands on disk, and its digest
 pub mod surface; // which tensor is what
 mod fit; // a manifest laid over its graph
 mod example; // the recorded example, bound to ports
+mod reference; // what the training data were like, bound to ports
 pub mod rehearsal; // runs before serving
 pub mod ready; // a version that passed
 pub mod pipelines; // pipelines/*.toml

@@ -8,6 +8,7 @@ use super::channels::ModelChannel;
 use super::finding::{Finding, Findings};
 use super::fit;
 use super::manifest::{self, Batching, Input, Manifest};
+use super::reference::Reference;
 use super::rehearsal::{MIXING, Rehearsal, Vouched};
 use super::surface::{self, BoundInput, BoundOutput, BoundState, BoundStatic, Surface};
 use super::version::VersionBytes;
@@ -53,6 +54,8 @@ pub struct Facts {
     pub max_batch: usize,
     /// What its example says.
     pub example: Vouched,
+    /// What its training data were like, if a file tells it.
+    pub reference: Option<Reference>,
     /// Bytes that it holds: graph and external data, once for us and once per instance. An estimate.
     pub memory_bytes: u64,
     /// Measured run times by batch size.
@@ -187,6 +190,8 @@ pub fn prepare(
     rehearsal.warm_up()?;
     rehearsal.pair();
     let example = rehearsal.example()?;
+    let reference =
+        version.reference.as_ref().map(|(file, bytes)| Reference::read(file, bytes, &surface)).transpose()?;
     let mut spec = lane_spec(&version, &surface, run_limit);
     let batch_invariant = measure(&mut surface, &mut spec, instances[0].as_mut());
     spec.deterministic = serve.batching == Batching::Deterministic && !batch_invariant.exact;
@@ -216,6 +221,7 @@ pub fn prepare(
         batch_invariant,
         max_batch: spec.max_batch,
         example,
+        reference,
         memory_bytes: version.weight_bytes * (1 + u64::from(serve.instances)),
         run_times,
         notes: surface.notes,

@@ -22,6 +22,8 @@ use crate::wire::npy;
 pub const MANIFEST: &str = "model.toml";
 /// The graph's name.
 pub const GRAPH: &str = "model.onnx";
+/// What the training data were like: looked for under this name alone.
+const REFERENCE: &str = "reference.safetensors";
 /// Longest graph (bytes): no protobuf may be longer.
 const GRAPH_LIMIT_BYTES: u64 = (1 << 31) - 1;
 /// Longest file of external data, of an initial value, of an example (bytes).
@@ -41,7 +43,7 @@ pub struct VersionDir {
 }
 
 /// A named file: how findings name it, and its bytes.
-type Named = (String, Arc<[u8]>);
+pub type Named = (String, Arc<[u8]>);
 
 impl VersionDir {
     /// The version's own directory.
@@ -82,6 +84,8 @@ pub struct VersionBytes {
     pub inits: Vec<Option<Tensor>>,
     /// The recorded example, if there is one.
     pub example: Option<Arc<[u8]>>,
+    /// What the training data were like, if a file tells it.
+    pub reference: Option<Named>,
     /// Bytes held by graph and external data.
     pub weight_bytes: u64,
 }
@@ -101,6 +105,7 @@ pub fn read(dir: &VersionDir) -> Result<VersionBytes, Findings> {
     let mut manifest = manifest.unwrap_or_else(Manifest::empty);
     let (channels, inits) = reader.named(&manifest_file, &mut manifest);
     let example = reader.example(&manifest_file, &manifest);
+    let reference = reader.beside(REFERENCE);
     let weight_bytes = onnx.len() as u64 + external.values().map(|data| data.len() as u64).sum::<u64>();
     let version = VersionBytes {
         model: dir.model.clone(),
@@ -115,6 +120,7 @@ pub fn read(dir: &VersionDir) -> Result<VersionBytes, Findings> {
         channels,
         inits,
         example,
+        reference,
         weight_bytes,
     };
     reader.findings.unless_any(version)
@@ -330,19 +336,26 @@ impl Reader<'_> {
                 Ok(Arc::from(bytes))
             });
         }
-        let found = [
+        self.beside(name).map(|(_, bytes)| bytes)
+    }
+
+    /// A file that no manifest need name, and that is no part of the digest then.
+    fn beside(&mut self, name: &str) -> Option<Named> {
+        let places = [
             (self.path.clone(), self.dir.shown(name)),
             (self.dir.model_dir.clone(), format!("{}/{name}", self.dir.model)),
-        ]
-        .into_iter()
-        .find_map(|(folder, shown)| self.read(&folder, &shown, name, DATA_LIMIT_BYTES).transpose());
-        match found? {
-            Ok(bytes) => Some(bytes),
-            Err(findings) => {
-                self.findings.extend(findings);
-                None
+        ];
+        for (folder, shown) in places {
+            match self.read(&folder, &shown, name, DATA_LIMIT_BYTES) {
+                Ok(Some(bytes)) => return Some((shown, bytes)),
+                Ok(None) => {}
+                Err(findings) => {
+                    self.findings.extend(findings);
+                    return None;
+                }
             }
         }
+        None
     }
 }
 

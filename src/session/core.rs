@@ -17,6 +17,7 @@ use crate::batch::{Onward, Place};
 use crate::domain::output::Flags;
 use crate::domain::time::Stamp;
 use crate::error::{Fault, Kind};
+use crate::health::Health;
 use crate::pipeline::journey::Journey;
 use crate::pipeline::understudy::Understudy;
 use crate::recorder::{Record, Ticket};
@@ -39,6 +40,7 @@ pub(super) struct Core {
     pub(super) exchanges: Exchanges,
     pub(super) orders: Vec<Order>,
     pub(super) journey: Journey,
+    pub(super) health: Health,
     pub(super) work: VecDeque<Work>,
     /// The ends in `work`, in order.
     pub(super) ends: VecDeque<End>,
@@ -156,6 +158,7 @@ impl Core {
         aligner: Standing,
         orders: Vec<Order>,
         journey: Journey,
+        health: Health,
         places: Vec<Place>,
         sampler: Sampler,
         now: Stamp,
@@ -166,6 +169,7 @@ impl Core {
             exchanges: Exchanges::default(),
             orders,
             journey,
+            health,
             work: VecDeque::new(),
             ends: VecDeque::new(),
             unnoted: VecDeque::new(),

@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 use super::binning::Binning;
 use super::core::{Core, End, Work};
 use super::fanout::Fanout;
+use super::health::windows;
 use super::meter::Meter;
 use super::order::{Order, Sink, Writer};
 use super::outbox::Outgoing;
@@ -26,6 +27,7 @@ use crate::domain::signal::SignalSpec;
 use crate::domain::time::Stamp;
 use crate::domain::trace::RequestSpan;
 use crate::error::{Fault, Kind};
+use crate::health::Health;
 use crate::pipeline::journey::Journey;
 use crate::recorder::{Close, RunRecorder};
 use crate::signal::act::Act;
@@ -60,6 +62,8 @@ pub struct Made {
     pub aligner: Aligner,
     /// From bins to outputs.
     pub journey: Journey,
+    /// What its inputs and latents are held against.
+    pub health: Health,
     /// To the journal, if it is recorded.
     pub recorder: Option<RunRecorder>,
     /// Its places in the lanes, held until it closes.
@@ -171,6 +175,7 @@ impl Session {
                 made.aligner.standing(),
                 orders,
                 made.journey,
+                made.health,
                 made.places,
                 sampler,
                 now,
@@ -436,6 +441,7 @@ impl Session {
         self.take_steps(&mut binning, &mut core);
         binning.lay_down(&mut core);
         drop(binning);
+        self.end_shifts(&mut core, now.unix_ns);
         let notice = Notice {
             kind: EventKind::Closed,
             signal: None,
@@ -461,6 +467,7 @@ impl Session {
     /// What can be told of it at this moment.
     pub fn info(&self, now: Stamp, dead_after: Duration) -> v1::SessionInfo {
         let core = self.core.lock();
+        let health = core.health.report();
         let resolved = self.opened.resolved.as_ref();
         let by_signal = || self.signals.iter().map(|spec| spec.name.to_string()).zip(&core.orders);
         v1::SessionInfo {
@@ -487,7 +494,8 @@ impl Session {
             late: core.aligner.counts().late,
             clock: Some(core.exchanges.state(&self.session_clock, now.unix_ns)),
             recording: self.recording().into(),
-            health: String::new(),
+            health: health.word().into(),
+            health_windows: windows(&health),
         }
     }
 

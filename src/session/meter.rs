@@ -7,10 +7,12 @@ use parking_lot::Mutex;
 
 use crate::domain::output::{EventKind, Notice};
 use crate::domain::settings::{GapPolicy, Policies};
-use crate::metrics::{Metrics, ModelMetrics, Outcome, PipelineMetrics, SessionGauge, SessionState, Stage};
+use crate::metrics::{
+    Metrics, ModelMetrics, Outcome, PipelineMetrics, SessionGauge, SessionState, ShiftGauge, Stage,
+};
 use crate::signal::step::Counts;
 
-/// The metrics of one session. Its gauge counts the session for as long as it lives.
+/// The metrics of one session. Its gauges count the session for as long as it lives.
 #[derive(Debug)]
 pub struct Meter {
     all: Arc<Metrics>,
@@ -20,6 +22,7 @@ pub struct Meter {
     last: ModelMetrics,
     gap: GapPolicy,
     gauge: Mutex<SessionGauge>,
+    shift: Mutex<ShiftGauge>,
 }
 
 impl Meter {
@@ -32,7 +35,8 @@ impl Meter {
         policies: &Policies,
     ) -> Self {
         let gauge = Mutex::new(all.session(SessionState::Open));
-        Self { all, pipeline, first, last, gap: policies.gap, gauge }
+        let shift = Mutex::new(pipeline.shift());
+        Self { all, pipeline, first, last, gap: policies.gap, gauge, shift }
     }
 
     /// Counts a gap.
@@ -85,6 +89,11 @@ impl Meter {
         if messages > 0 {
             self.all.subscriber_dropped(messages);
         }
+    }
+
+    /// Whether its inputs or latents have shifted.
+    pub(super) fn shifted(&self, shifted: bool) {
+        self.shift.lock().set(shifted);
     }
 
     pub(super) fn state(&self, detached: bool) {

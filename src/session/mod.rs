@@ -14,6 +14,7 @@ mod binning; // the aligner, behind a lock of its own
 mod ingest; // frames in
 mod stepping; // bins through the pipeline, one at a time
 mod answering; // answers out
+mod health; // whether it is still what the model learnt
 mod clocks; // probes, relations, ages
 pub mod switching; // another version of a stage, between two bins
 pub mod replay; // what a run took in, done to an aligner again

@@ -80,6 +80,7 @@ impl Session {
             core.journey.break_windows();
             core.warmed().for_each(|understudy| understudy.break_window());
         }
+        flags |= self.watch(core, &bin, received.unix_ns);
         if behind {
             flags |= Flags::STALE;
         }
@@ -124,6 +125,7 @@ impl Session {
         }
         match fault {
             None => {
+                self.watch_latents(core);
                 core.journey.commit();
                 // A bin in which nothing ran, between two windows, says nothing for or against the model.
                 if core.journey.gave_something() {

@@ -289,6 +289,7 @@ impl Session {
                 flags |= Flags::RESET;
             }
             let outgone = core.journey.succeed(next);
+            self.relearn(core);
             if let Some(held) = core.places.get_mut(stage) {
                 let left = std::mem::replace(held, Arc::new(place));
                 core.outgone.push((outgone, Some(left), None));

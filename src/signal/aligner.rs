@@ -397,6 +397,12 @@ impl Aligner {
         self.feeds[input].as_ref().map(|feed| feed.chain.width())
     }
 
+    /// Names of the values of an input, and whether they come of counts. `None`: no signal feeds it.
+    pub fn values(&self, input: usize) -> Option<(&[String], bool)> {
+        let feed = self.feeds[input].as_ref()?;
+        Some((feed.chain.value_names(), self.tracks[feed.track].counts))
+    }
+
     /// Totals since open.
     pub fn counts(&self) -> Counts {
         self.counts

@@ -40,6 +40,8 @@ pub struct Chain {
     delay_ms: f64,
     /// Names of the columns that enter each op, one op after the other.
     names: Vec<String>,
+    /// Names of the values that leave.
+    left: Vec<String>,
     /// Of each value that leaves: the channels that it is made of.
     origins: Vec<Vec<usize>>,
     places: Places,
@@ -134,6 +136,7 @@ impl Chain {
             reaching,
             delay_ms,
             names,
+            left: left.names,
             origins: left.origins,
             places: Places::default(),
             at: Vec::new(),
@@ -145,6 +148,11 @@ impl Chain {
     /// Values per bin.
     pub fn width(&self) -> usize {
         self.origins.len()
+    }
+
+    /// Names of the values of a bin.
+    pub fn value_names(&self) -> &[String] {
+        &self.left
     }
 
     /// The channels that value `j` is made of, by their place in a row that enters.

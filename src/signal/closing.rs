@@ -154,12 +154,17 @@ impl Closing {
         let mut inputs = Vec::with_capacity(room.feeds.len());
         for feed in room.feeds.iter_mut() {
             let Some(feed) = feed else {
-                inputs.push(InputRow { values: Vec::new(), mask: Vec::new(), present: false });
+                inputs.push(InputRow {
+                    values: Vec::new(),
+                    mask: Vec::new(),
+                    present: false,
+                    cofiring: None,
+                });
                 continue;
             };
             let t = feed.track;
             let (track, standing) = (&room.tracks[t], self.standing[t]);
-            let row = fill_or_row(
+            let mut row = fill_or_row(
                 feed,
                 standing,
                 track,
@@ -169,6 +174,9 @@ impl Closing {
                 room.grid,
                 &mut flags,
             );
+            row.cofiring = track.cofiring.map(|cofiring| {
+                self.came[t].as_ref().map_or(0, |bin| cofiring.count(&bin.fired, &bin.masked))
+            });
             inputs.push(row);
             tell_reports(feed, track, k, log);
             let not_finite = feed.not_finite();

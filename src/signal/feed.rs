@@ -157,6 +157,7 @@ impl Feed {
             values: Vec::with_capacity(values.len()),
             mask: Vec::with_capacity(values.len()),
             present: true,
+            cofiring: None,
         };
         for (j, &value) in values.iter().enumerate() {
             let narrow = value as f32;
@@ -212,13 +213,13 @@ impl Feed {
                 ((0..width).map(|j| self.filling.fill(j, fill)).collect(), vec![false; width])
             }
         };
-        InputRow { values, mask, present: true }
+        InputRow { values, mask, present: true, cofiring: None }
     }
 
     /// The row of an input that is not required and has nothing.
     pub fn absent(&mut self, bin: Option<&OpenBin>) -> InputRow {
         self.pass(bin, 1);
-        InputRow { values: Vec::new(), mask: Vec::new(), present: false }
+        InputRow { values: Vec::new(), mask: Vec::new(), present: false, cofiring: None }
     }
 
     /// `bins` bins are over without a row of their own.

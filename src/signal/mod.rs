@@ -23,6 +23,7 @@ mod track; // one signal: epochs, mask, what came
 mod coverage; // the watermark and the holes below it
 mod late; // data for bins that have closed
 mod stall; // a signal that bins close without
+mod cofiring; // channels that fire at once
 mod open_bins; // what came for bins that are still open
 mod closing; // one bin: whole, filled or skipped
 mod thresholds; // of crossings, as a session gives and reads them

@@ -17,6 +17,8 @@ pub struct OpenBin {
     pub late: LateCounts,
     /// Channels that a frame masked; `[channels]` or empty.
     pub masked: Vec<bool>,
+    /// Which channels fired in each ms, as `Cofiring` has it; empty: none.
+    pub fired: Vec<u64>,
 }
 
 impl OpenBin {
@@ -43,6 +45,7 @@ impl OpenBin {
             + size_of_val(&self.index[..])
             + size_of_val(&self.late.sum[..])
             + self.masked.len()
+            + size_of_val(&self.fired[..])
     }
 }
 
@@ -136,6 +139,7 @@ impl OpenBins {
             bin.index.clear();
             bin.late.clear();
             bin.masked.clear();
+            bin.fired.clear();
             self.spare.push(bin);
         }
     }

@@ -3,6 +3,7 @@
 use std::num::NonZeroU64;
 
 use super::chain::{Chain, ChainSite, Columns};
+use super::cofiring::Cofiring;
 use super::feed::Feed;
 use super::image::Image;
 use super::input::{InputChannels, InputSpec};
@@ -234,6 +235,9 @@ fn track(
     track.image = spec.image;
     track.channels = channels * spec.pixels();
     track.on_grid = row_ns.is_some();
+    if signal.kind == SignalType::SpikeEvents {
+        track.cofiring = Cofiring::of(track.channels, width_ns);
+    }
     track.row_ns = row_ns.unwrap_or(0);
     track.counts = !matches!(signal.kind, SignalType::Continuous | SignalType::Frames);
     Ok(track)

@@ -45,6 +45,8 @@ pub struct InputRow {
     pub mask: Vec<bool>,
     /// False: an input that is not required has nothing for this bin.
     pub present: bool,
+    /// Milliseconds of the bin in which many of the signal's channels fired at once; `None`: that is not counted.
+    pub cofiring: Option<u32>,
 }
 
 /// Totals since open.

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use super::cofiring::Cofiring;
 use super::coverage::{Coverage, Hole, Length};
 use super::image::Image;
 use super::landing::{Landing, MAX_BINS, Scene};
@@ -71,6 +72,8 @@ pub struct Track {
     pub image: Option<Image>,
     /// Names of channels, for sentences.
     pub names: Vec<String>,
+    /// How its channels that fire at once are counted; `None`: they are not.
+    pub cofiring: Option<Cofiring>,
     /// Channels that some input uses.
     pub used: Vec<bool>,
 
@@ -126,6 +129,7 @@ impl Track {
             leads: false,
             channels: names.len(),
             image: None,
+            cofiring: None,
             used: vec![false; names.len()],
             names,
             epoch: None,
@@ -419,7 +423,7 @@ impl Track {
         scene: &Scene<'_>,
         log: &mut Log<'_>,
     ) {
-        let (grid, channels) = (scene.grid, self.channels);
+        let (grid, channels, cofiring) = (scene.grid, self.channels, self.cofiring);
         if !self.mask.is_empty() {
             for part in parts {
                 let first = grid.bin_from_0(landing.timeline.ns_of(part.start)).max(scene.next_bin);
@@ -437,13 +441,17 @@ impl Track {
                 before += 1;
                 continue;
             }
-            let own = grid.bin_from_0(landing.timeline.ns_of(at));
+            let at_ns = landing.timeline.ns_of(at);
+            let own = grid.bin_from_0(at_ns);
             let is_late = own < scene.next_bin || !(whole || parts.iter().any(|part| part.contains(&at)));
             let unit = *unit as usize;
             if !is_late {
                 self.open.change(own, |bin| {
                     bin.rows.resize(channels, 0.0);
                     bin.rows[unit] += 1.0;
+                    if let Some(cofiring) = cofiring {
+                        cofiring.note(&mut bin.fired, unit, at_ns - grid.start_ns(own));
+                    }
                 });
                 continue;
             }

@@ -7,7 +7,7 @@ use std::path::Path;
 /// Rooms by layer, the lowest first. Numbers are the design's, tenfold.
 const LAYERS: &[(u8, &[&str])] = &[
     (0, &["domain", "error", "phrase", "metrics", "trace", "config"]),
-    (10, &["signal", "readout", "analysis", "graph", "wire"]),
+    (10, &["signal", "readout", "health", "analysis", "graph", "wire"]),
     (20, &["engine", "store"]),
     (30, &["pipeline", "batch", "recorder", "registry", "access"]),
     (35, &["session", "insight"]),
@@ -30,7 +30,7 @@ const DOORS_KNOW: &[&str] = &["app", "wire", "domain", "error", "metrics", "trac
 const ONLY: &[(&str, &str)] = &[("ort", "engine"), ("sqlx", "store"), ("opentelemetry_proto", "telemetry")];
 
 /// Rooms that do no I/O and await nothing, and what they therefore never name.
-const PURE: &[&str] = &["domain", "phrase", "signal", "readout", "analysis", "graph"];
+const PURE: &[&str] = &["domain", "phrase", "signal", "readout", "health", "analysis", "graph"];
 const IMPURE: &[&[&str]] = &[
     &["tokio"],
     &["reqwest"],

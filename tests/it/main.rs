@@ -20,6 +20,7 @@ mod footprint; // memory
 mod gaps; // samples that never came
 mod golden; // numbers against numbers that others computed
 mod half_closed; // rigs that end their side at once
+mod health; // whether it is still what the model learnt
 mod hippocampus; // spikes that arrive jittered
 mod infer; // one-shot inference
 mod late; // data before, again, too late; a backlog

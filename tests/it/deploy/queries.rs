@@ -253,6 +253,7 @@ fn the_dashboard_shows_every_family_of_the_wire() {
         "recording_stopped_total",
         "rejected_total",
         "sessions",
+        "sessions_shifted",
         "stage_seconds_bucket",
         "step_seconds_bucket",
         "store_seconds_bucket",
