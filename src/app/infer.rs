@@ -29,7 +29,8 @@ impl Infer {
     }
 
     /// One request on named tensors.
-    /// Errors: `not_found` (model, version, output), `invalid` (names, dtypes, shapes), `overloaded`, `deadline`, `unavailable`.
+    /// Errors: `not_found` (model, version, output), `invalid` (names, dtypes, shapes), `overloaded`, `deadline`,
+    /// `unavailable`.
     pub async fn infer(
         &self,
         _: &Caller,

@@ -300,7 +300,7 @@ impl Live {
     }
 
     /// One probe of a device's clock by HTTP. `received`: not before it came. Errors: `not_found` (session, clock),
-    /// `unavailable`.
+    /// `invalid` (stamps that were never answered), `unavailable`.
     pub fn probe(
         &self,
         _: &Caller,
@@ -458,7 +458,7 @@ async fn close_waited_bins(session: Arc<Session>) {
             Ok(())
         };
         // Why ignored: a session that panics has ended itself, and said so.
-        let _ = beside(session.is_long(1).unwrap_or_default(), expire).await;
+        let _ = beside(session.is_long(1).unwrap_or(true), expire).await;
     }
 }
 

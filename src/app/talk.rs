@@ -158,7 +158,7 @@ impl<S: Stream<Item = Heard> + Unpin> Talk<S> {
         is_open && self.feeding.is_none() && self.attachment.may_read()
     }
 
-    /// Detaches, and gives the rig's side back.
+    /// Detaches, once what is being fed is taken, and gives the rig's side back.
     pub fn into_ups(self) -> S {
         self.ups
     }

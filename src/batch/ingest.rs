@@ -80,14 +80,14 @@ pub struct Ingest {
 }
 
 impl Ingest {
-    /// So many bins were closed, and that has taken so long, with all that came for them.
+    /// So many bins were closed, and that has taken so much of a processor's time, with all that came for them.
     pub fn learn_bins(&self, bins: usize, took: Duration) {
         if bins > 0 {
             self.shape.bin_times.learn(1, took.div_f64(bins as f64));
         }
     }
 
-    /// So many frames were taken that closed a bin or more each, and that has taken so long.
+    /// So many frames were taken that closed a bin or more each, and that has taken so much of a processor's time.
     pub fn learn_frames(&self, frames: usize, took: Duration) {
         if frames > 0 {
             self.frame_times.learn(1, took.div_f64(frames as f64));

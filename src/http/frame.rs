@@ -27,9 +27,9 @@ impl FromRequest<App> for FrameAsk {
 
     async fn from_request(request: Request, app: &App) -> Result<Self, Problem> {
         if content_type(request.headers()) != ARROW {
-            let beside = beside_a_whole_frame(request.uri());
+            let no_query = beside_a_whole_frame(request.uri());
             let Ask { message, form } = Ask::from_request(request, app).await?;
-            beside?;
+            no_query?;
             return Ok(Self { frame: message, columns: None, form });
         }
         let form = Form::accepted(request.headers());

@@ -57,7 +57,8 @@ impl OneShot {
     /// Binds tensors and wanted outputs to a version's ports. A tensor has the graph's shape, with n rows along its
     /// batch axis, the same n for all. Names are the graph's, or the manifest's for inputs, statics and outputs; states
     /// that are not given start from their initial value, masks from all good. Without wanted outputs: all but states
-    /// that the manifest does not declare as outputs. Errors: `not_found` (output), `invalid` (names of inputs, dtypes, shapes, rows), `too_large`.
+    /// that the manifest does not declare as outputs.
+    /// Errors: `not_found` (output), `invalid` (names of inputs, dtypes, shapes, rows), `too_large`.
     pub fn bind(
         version: Arc<ReadyVersion>,
         given: BTreeMap<String, Tensor>,

@@ -201,7 +201,7 @@ impl Session {
         let recorder = self.recorder.as_ref()?;
         let mut records: Vec<Record> = Vec::with_capacity(parts.len() + 2);
         self.note_waiting(core);
-        let t0 = core.aligner.grid().filter(|_| !core.t0_told);
+        let t0 = core.standing.grid().filter(|_| !core.t0_told);
         records.extend(t0.map(|grid| Record::T0 { t0_ns: grid.t0_ns }));
         records.extend(parts.iter().map(|part| self.bins_record(part)));
         if let Some(cause) = &end.cause {
@@ -241,7 +241,7 @@ impl Session {
                 core.last_ticket = Some(recorder.put(room, record));
             }
             None => {
-                let bin = Some(core.aligner.next_bin());
+                let bin = Some(core.standing.next_bin());
                 let detail = "the disk is behind: what replay needs is not in the run".into();
                 let (kind, t_ns) = (EventKind::NotRecorded, core.received().unix_ns);
                 let notice =

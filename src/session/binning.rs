@@ -54,6 +54,6 @@ impl Binning {
     pub(super) fn lay_down(&mut self, core: &mut Core) {
         core.work.append(&mut self.work);
         core.ends.append(&mut self.ends);
-        core.aligner = self.aligner.standing();
+        core.standing = self.aligner.standing();
     }
 }

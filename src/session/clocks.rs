@@ -170,14 +170,14 @@ impl Session {
         received: Stamp,
     ) -> Result<v1::ProbeReply, Fault> {
         let clock = self.clock(&ask.clock)?;
-        let mut binning = self.binning.lock();
+        // Whoever has nothing to tell of an earlier one waits for no frame's preprocessing.
+        let told = ask.last.as_ref().map(|last| (last, self.binning.lock()));
         let mut core = self.core.lock();
         self.still_open(&core)?;
         core.last_sign = received;
-        if let Some(last) = &ask.last {
+        if let Some((last, mut binning)) = told {
             self.hear(&mut binning, &mut core, clock, last, received)?;
         }
-        drop(binning);
         let relation = core.exchanges.by_clock.get(clock).and_then(|kept| kept.exchange.relation()).copied();
         self.set_out(core);
         let found = relation.map(|relation| {
@@ -249,7 +249,7 @@ impl Session {
         if let Heard::Step(step) = heard {
             self.tell_step(core, clock, step, received);
         }
-        self.tell_uncertainty(core, core.aligner.next_bin(), received.unix_ns);
+        self.tell_uncertainty(core, core.standing.next_bin(), received.unix_ns);
         Ok(())
     }
 
@@ -261,7 +261,7 @@ impl Session {
             step.new_offset_ns
         );
         let signal = self.signals.iter().find(|spec| spec.clock == clock).map(|spec| spec.name.clone());
-        let from_bin = Some(core.aligner.next_bin());
+        let from_bin = Some(core.standing.next_bin());
         let (kind, t_ns) = (EventKind::ClockStep, received.unix_ns);
         self.tell(core, Notice { kind, signal, from_bin, to_bin: None, count: 1, detail, t_ns });
     }
@@ -289,8 +289,8 @@ impl Session {
     /// From the end of a bin on the device to a server time, with what the device held back; and how far that may be from
     /// the truth. `None` before the session's clock was probed.
     fn age(&self, core: &Core, bin: u64, now_ns: i64) -> Option<(Duration, Duration)> {
-        let end_ns = core.aligner.grid()?.end_ns(bin);
-        let (end_ns, uncertainty_ns) = core.aligner.clock().server_at(end_ns.into())?;
+        let end_ns = core.standing.grid()?.end_ns(bin);
+        let (end_ns, uncertainty_ns) = core.standing.clock().server_at(end_ns.into())?;
         // A little less than nothing is the relation's error.
         let since_ns = u64::try_from((i128::from(now_ns) - end_ns).max(0)).unwrap_or(u64::MAX);
         let age = Duration::from_nanos(since_ns).saturating_add(self.source_delay);
@@ -306,7 +306,7 @@ impl Session {
     /// Measures the ages of bins, and flags those over the deadline: a deadline is kept only if age and uncertainty
     /// together are under it. Answers how many are over; `None` before the session's clock was probed.
     pub(super) fn judge_ages(&self, core: &Core, parts: &mut [Part], now_ns: i64) -> Option<u64> {
-        if !core.aligner.clock().is_known() {
+        if !core.standing.clock().is_known() {
             return None;
         }
         let mut missed = 0;

@@ -30,11 +30,10 @@ use crate::wire::v1;
 /// What a road may be late without its bins being a backlog.
 const ROAD_JITTER: Duration = Duration::from_millis(20);
 
-/// What a session owns behind its lock, which is held to judge a frame, to lay work down or to commit a bin, never for
-/// preprocessing or a run.
+/// All of it.
 pub(super) struct Core {
     /// How the aligner stood when it last laid work down.
-    pub(super) aligner: Standing,
+    pub(super) standing: Standing,
     /// Frames are on their way into bins, beside this lock.
     pub(super) is_fed: bool,
     pub(super) exchanges: Exchanges,
@@ -155,7 +154,7 @@ pub(super) struct Cause {
 impl Core {
     /// Nothing came yet.
     pub(super) fn new(
-        aligner: Standing,
+        standing: Standing,
         orders: Vec<Order>,
         journey: Journey,
         health: Health,
@@ -164,7 +163,7 @@ impl Core {
         now: Stamp,
     ) -> Self {
         Self {
-            aligner,
+            standing,
             is_fed: false,
             exchanges: Exchanges::default(),
             orders,
@@ -262,7 +261,7 @@ impl Core {
     }
 
     pub(super) fn summary(&self) -> v1::CloseReply {
-        let counts = self.aligner.counts();
+        let counts = self.standing.counts();
         v1::CloseReply {
             bins: self.tally.bins,
             gaps: counts.gaps,

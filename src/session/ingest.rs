@@ -195,7 +195,7 @@ impl Session {
 
     /// A notice to the run, to every attached stream and to whoever listens.
     pub(super) fn tell(&self, core: &mut Core, notice: Notice) {
-        let notice = notice.placed(core.aligner.next_bin());
+        let notice = notice.placed(core.standing.next_bin());
         self.note(core, Record::Event(notice.clone()));
         let message = v1::Notice {
             kind: notice.kind.word().into(),

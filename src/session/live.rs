@@ -2,12 +2,13 @@
 //!
 //! A frame that is fed is judged by its signal's `Order` and aligned into bins (`ingest`), leaving `Work` behind: its
 //! closed bins, then their `End`. Bins pass the pipeline one at a time (`stepping`); their `End` makes the answer
-//! (`answering`). `core` is what lies behind the lock.
+//! (`answering`). Two locks, in this order: `binning`, held while frames are preprocessed, and `core`, never held for long.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use cpu_time::ThreadTime;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
@@ -33,6 +34,7 @@ use crate::recorder::{Close, RunRecorder};
 use crate::signal::act::Act;
 use crate::signal::aligner::Aligner;
 use crate::signal::refusal::Refusal;
+use crate::signal::step::Step;
 use crate::trace::Tracer;
 use crate::wire::told::Told;
 use crate::wire::{self, v1};
@@ -218,24 +220,18 @@ impl Session {
     ) {
         let _span = tracing::debug_span!("session.feed", session.id = %self.id).entered();
         self.unbroken(|| {
-            let begun = Instant::now();
+            let begun = ThreadTime::now();
             // What needs no lock is done before it is taken.
             let read: Vec<_> =
                 frames.into_iter().filter_map(|(frame, sink)| self.read(frame, sink)).collect();
-            let (mut took, count, mut bins) = (begun.elapsed(), read.len(), 0);
+            let (count, mut bins) = (read.len(), 0);
             let mut binning = self.binning.lock();
             for frame in read {
-                let begun = Instant::now();
                 bins += self.ingest(&mut binning, frame, by, received, request);
-                took += begun.elapsed();
                 // Between two frames, one who waits for the aligner goes first.
                 MutexGuard::bump(&mut binning);
             }
-            if let Some(since) = binning.spent(took, bins) {
-                self.ingest_cost.learn_bins(bins, since);
-                // A frame that closes no bin says nothing of one that does: preprocessing comes with the last of a bin.
-                self.ingest_cost.learn_frames(count.min(bins), took);
-            }
+            self.spent(&mut binning, begun, count, bins);
             let mut core = self.core.lock();
             core.last_sign = received;
             core.is_fed = false;
@@ -246,9 +242,20 @@ impl Session {
         });
     }
 
-    /// Closes bins whose missing signals have been waited for long enough.
+    /// Learns what so many frames have cost this thread since `begun`, and the bins that they have closed.
+    fn spent(&self, binning: &mut Binning, begun: ThreadTime, frames: usize, bins: usize) {
+        let took = begun.elapsed();
+        if let Some(since) = binning.spent(took, bins) {
+            self.ingest_cost.learn_bins(bins, since);
+            // A frame that closes no bin says nothing of one that does: preprocessing comes with the last of a bin.
+            self.ingest_cost.learn_frames(frames.min(bins), took);
+        }
+    }
+
+    /// Closes bins whose missing signals have been waited for long enough. May take as long as `feed`.
     pub fn expire(self: &Arc<Self>, now: Stamp) {
         self.unbroken(|| {
+            let begun = ThreadTime::now();
             let mut binning = self.binning.lock();
             {
                 let mut core = self.core.lock();
@@ -261,10 +268,14 @@ impl Session {
                 binning.aligner.due(now.unix_ns).map(|before| Act::Close { before, now_ns: now.unix_ns });
             // Cannot fail: only a reset can.
             let done = act.map(|act| (binning.act(&act), act));
+            let bins = binning.steps.iter().filter(|step| matches!(step, Step::Bin(_))).count();
+            self.spent(&mut binning, begun, 1, bins);
             let mut core = self.core.lock();
             core.is_fed = false;
-            if let Some((done, act)) = done {
-                let _ = self.acted(&mut binning, &mut core, act, done, now);
+            match done {
+                Some((done, act)) => _ = self.acted(&mut binning, &mut core, act, done, now),
+                // One who feeds and has given way may have left work behind.
+                None => binning.lay_down(&mut core),
             }
             drop(binning);
             self.set_out(core);
@@ -339,12 +350,18 @@ impl Session {
         self.fanout.end(Told::Ended(Fault::new(kind, why)));
     }
 
-    /// Waits until bins have waited for long enough, so that `expire` is due; `false` once the session is gone.
+    /// Waits until bins have waited for long enough, so that `expire` is due; `false` once the session takes nothing more.
     /// One task at a time. Cancel-safe.
     pub async fn has_waited(&self) -> bool {
         while !self.gone.load(Ordering::Acquire) {
             let stirred = self.waits_changed.notified();
-            let next_ns = self.core.lock().aligner.next_expiry_ns();
+            let next_ns = {
+                let core = self.core.lock();
+                if core.closing.is_some() {
+                    return false;
+                }
+                core.standing.next_expiry_ns()
+            };
             let Some(next_ns) = next_ns else {
                 stirred.await;
                 continue;
@@ -433,7 +450,8 @@ impl Session {
         }
         let mut binning = self.binning.lock();
         let mut core = self.core.lock();
-        if !core.is_idle() {
+        // Must hold: nothing that was consumed is left behind, also by one who feeds and gives way between two frames.
+        if !core.is_idle() || !binning.work.is_empty() {
             return None;
         }
         let Binning { aligner, steps, .. } = &mut *binning;
@@ -490,8 +508,8 @@ impl Session {
                 p99: core.lag.quantile_us(0.99),
                 max: None,
             }),
-            gaps: core.aligner.counts().gaps,
-            late: core.aligner.counts().late,
+            gaps: core.standing.counts().gaps,
+            late: core.standing.counts().late,
             clock: Some(core.exchanges.state(&self.session_clock, now.unix_ns)),
             recording: self.recording().into(),
             health: health.word().into(),

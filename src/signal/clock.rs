@@ -133,8 +133,8 @@ impl Clocks {
     }
 
     /// How the session's clock stands to the server's.
-    pub fn own(&self) -> Own {
-        Own { relation: self.known.get(&self.session_clock).copied(), shift: self.shift }
+    pub fn own(&self) -> SessionClock {
+        SessionClock { relation: self.known.get(&self.session_clock).copied(), shift: self.shift }
     }
 
     /// Server time as the session's: by probes, else by the quickest frames. `None` before either.
@@ -149,12 +149,12 @@ impl Clocks {
 
 /// The session's clock against the server's, at one moment.
 #[derive(Clone, Copy, Debug)]
-pub struct Own {
+pub struct SessionClock {
     relation: Option<Relation>,
     shift: i128,
 }
 
-impl Own {
+impl SessionClock {
     /// Whether it was probed.
     pub fn is_known(&self) -> bool {
         self.relation.is_some()

@@ -21,7 +21,7 @@ pub struct Closing {
     owed: Option<ResetScope>,
     /// What came for the bin in hand, by track.
     came: Vec<Option<OpenBin>>,
-    standing: Vec<Standing>,
+    standing: Vec<Stand>,
 }
 
 /// What a bin is closed over.
@@ -39,7 +39,7 @@ pub struct Room<'a> {
 
 /// How a signal stands to one bin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Standing {
+enum Stand {
     Whole,
     /// Samples of it never came; so up to `to`.
     Gap {
@@ -56,12 +56,12 @@ impl Closing {
         let end_ns = room.grid.start_ns(k + 1);
         self.standing.clear();
         self.standing.extend(room.tracks.iter_mut().map(|track| match track.cover.hole_in(k) {
-            _ if track.epoch.is_none() || track.mark_ns < end_ns => Standing::Missing,
-            Some(hole) => Standing::Gap { to: hole.bins.end, length: hole.length },
-            None => Standing::Whole,
+            _ if track.epoch.is_none() || track.mark_ns < end_ns => Stand::Missing,
+            Some(hole) => Stand::Gap { to: hole.bins.end, length: hole.length },
+            None => Stand::Whole,
         }));
         for (track, standing) in room.tracks.iter_mut().zip(&self.standing) {
-            track.note_missing(*standing == Standing::Missing, k, log);
+            track.note_missing(*standing == Stand::Missing, k, log);
         }
         match self.skips(&room) {
             Some((to, resets)) => {
@@ -80,13 +80,13 @@ impl Closing {
     fn skips(&self, room: &Room<'_>) -> Option<(u64, bool)> {
         let required = room.tracks.iter().zip(&self.standing).filter(|(track, _)| track.required);
         let skipped = required.filter_map(|(_, standing)| match (*standing, room.policies.gap) {
-            (Standing::Gap { to, length: Length::Long }, _) => Some((to, true)),
-            (Standing::Gap { to, .. }, GapPolicy::Skip) => Some((to, false)),
-            (Standing::Gap { to, .. }, GapPolicy::Reset) => Some((to, true)),
-            (Standing::Gap { to, length: Length::Wide }, _) => Some((to, true)),
+            (Stand::Gap { to, length: Length::Long }, _) => Some((to, true)),
+            (Stand::Gap { to, .. }, GapPolicy::Skip) => Some((to, false)),
+            (Stand::Gap { to, .. }, GapPolicy::Reset) => Some((to, true)),
+            (Stand::Gap { to, length: Length::Wide }, _) => Some((to, true)),
             // What is not covered to the end of this bin has nothing for later ones either.
-            (Standing::Missing, GapPolicy::Skip) => Some((room.until, false)),
-            (Standing::Missing, GapPolicy::Reset) => Some((room.until, true)),
+            (Stand::Missing, GapPolicy::Skip) => Some((room.until, false)),
+            (Stand::Missing, GapPolicy::Reset) => Some((room.until, true)),
             _ => None,
         });
         // Must hold: stretches are skipped at once, whatever their length; one cause is enough for a bin.
@@ -137,7 +137,7 @@ impl Closing {
         let epoch = self.restart(k, room, log);
         self.came.clear();
         for (track, standing) in room.tracks.iter_mut().zip(&self.standing) {
-            let came = track.open.take(k, *standing == Standing::Whole);
+            let came = track.open.take(k, *standing == Stand::Whole);
             if let Some(bin) = came.as_ref().filter(|bin| !bin.late.is_empty()) {
                 flags |= Flags::LATE;
                 if bin.late.not_finite {
@@ -218,7 +218,7 @@ impl Closing {
 #[expect(clippy::too_many_arguments, reason = "one input in one bin: each says something else of it")]
 fn fill_or_row(
     feed: &mut Feed,
-    standing: Standing,
+    standing: Stand,
     track: &Track,
     k: u64,
     came: Option<&OpenBin>,
@@ -230,20 +230,20 @@ fn fill_or_row(
     let fills = !matches!(policies.gap, GapPolicy::Skip | GapPolicy::Reset);
     let required = feed.spec.required;
     match standing {
-        Standing::Whole => feed.row(came, policies.nan, flags),
-        Standing::Gap { length, .. } if required || (fills && length == Length::Short) => {
+        Stand::Whole => feed.row(came, policies.nan, flags),
+        Stand::Gap { length, .. } if required || (fills && length == Length::Short) => {
             *flags |= Flags::GAP_FILLED;
             feed.filled(came, if length == Length::Rest { Whole::Fill } else { by_policy }, flags)
         }
-        Standing::Missing if required => {
+        Stand::Missing if required => {
             *flags |= Flags::SIGNAL_MISSING | Flags::GAP_FILLED;
             let since = track.missing.map_or(k, |missing| missing.since);
             let stalled_ns = i128::from(k + 1 - since) * i128::from(grid.width_ns.get());
             let held = stalled_ns <= i128::from(policies.max_gap_ns);
             feed.filled(came, if held { by_policy } else { Whole::Fill }, flags)
         }
-        Standing::Gap { .. } => feed.absent(came),
-        Standing::Missing => {
+        Stand::Gap { .. } => feed.absent(came),
+        Stand::Missing => {
             *flags |= Flags::SIGNAL_MISSING;
             feed.absent(came)
         }

@@ -1,6 +1,6 @@
 //! What answers ask of an aligner, kept beside it: it may be at work on the next frame meanwhile.
 
-use super::clock::Own;
+use super::clock::SessionClock;
 use super::step::Counts;
 use crate::domain::time::BinGrid;
 
@@ -11,7 +11,7 @@ pub struct Standing {
     pub(super) next_bin: u64,
     pub(super) counts: Counts,
     pub(super) next_expiry_ns: Option<i64>,
-    pub(super) own: Own,
+    pub(super) own: SessionClock,
 }
 
 impl Standing {
@@ -36,7 +36,7 @@ impl Standing {
     }
 
     /// The session's clock against the server's.
-    pub fn clock(&self) -> Own {
+    pub fn clock(&self) -> SessionClock {
         self.own
     }
 }

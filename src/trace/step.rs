@@ -30,7 +30,7 @@ pub struct StepTrace {
     signal: SignalName,
     seq: u64,
     received: Stamp,
-    /// From its receipt until its bins were laid down.
+    /// From its receipt until its bins had closed.
     receive: Duration,
     stretches: Vec<Stretch>,
     /// Bins that it has closed.

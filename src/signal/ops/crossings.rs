@@ -1,5 +1,6 @@
 //! Broadband to threshold crossings, one or none per sample. Thresholds are measured on the stream's first stretch, then
-//! frozen; or they are given before the first sample, and nothing is measured. A missing value (NaN) gives none; the sample before it is then the one to cross from.
+//! frozen; or they are given before the first sample, and nothing is measured. A missing value (NaN) gives none; the
+//! sample before it is then the one to cross from.
 
 use super::design::Design;
 use super::filter::Filter;
