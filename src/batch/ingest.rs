@@ -1,7 +1,7 @@
 //! What sessions cost before their rows reach a lane: reading, aligning and preprocessing what comes. Measured where it is
 //! done, by the shape of the session; counted in the load beside the lanes.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -17,21 +17,49 @@ const SHAPES: usize = 1024;
 const INLINE: u32 = 4;
 /// A session is fed by one thread at a time, so that this is what it keeps busy at most.
 const MOST: f64 = 1.0;
+/// The newest measurements of a shape that are kept.
+const KEPT: usize = 16;
+/// Fewer say nothing yet: one bin that was out of the ordinary must not stand for all to come.
+const FEW: usize = 8;
 
 /// Sessions whose ingest costs alike: one pipeline, with its versions, fed by signals of one form.
 #[derive(Debug)]
 struct Shape {
-    /// Of one bin of signal.
-    bin_times: RunTimes,
+    bin_times: BinTimes,
     bins_per_s: f64,
     /// Those that are counted.
     sessions: AtomicUsize,
 }
 
 impl Shape {
-    /// Threads that one of its sessions keeps busy on average; 0 before anything was measured.
+    /// Threads that one of its sessions keeps busy on average; 0 before enough was measured.
     fn busy_each(&self) -> f64 {
-        (self.bins_per_s * self.bin_times.row_ns(1).unwrap_or(0.0) * 1e-9).min(MOST)
+        (self.bins_per_s * self.bin_times.usual_ns().unwrap_or(0.0) * 1e-9).min(MOST)
+    }
+}
+
+/// What one bin of signal has cost (ns), the newest measurements.
+#[derive(Debug, Default)]
+struct BinTimes(Mutex<VecDeque<f64>>);
+
+impl BinTimes {
+    /// Takes a measurement; none where another is being taken at this moment.
+    fn learn(&self, bin_ns: f64) {
+        let Some(mut kept) = self.0.try_lock() else { return };
+        if kept.len() == KEPT {
+            kept.pop_front();
+        }
+        kept.push_back(bin_ns);
+    }
+
+    /// Their median: no one of them, however large, stands for the others. `None` while there are few.
+    fn usual_ns(&self) -> Option<f64> {
+        let mut kept: Vec<f64> = self.0.lock().iter().copied().collect();
+        if kept.len() < FEW {
+            return None;
+        }
+        let middle = kept.len() / 2;
+        Some(*kept.select_nth_unstable_by(middle, f64::total_cmp).1)
     }
 }
 
@@ -48,7 +76,7 @@ impl Shapes {
         }
         let shape = shapes.entry(name.to_owned()).or_insert_with(|| {
             Arc::new(Shape {
-                bin_times: RunTimes::default(),
+                bin_times: BinTimes::default(),
                 bins_per_s: if bins_per_s.is_finite() { bins_per_s } else { 0.0 },
                 sessions: AtomicUsize::new(0),
             })
@@ -83,7 +111,7 @@ impl Ingest {
     /// So many bins were closed, and that has taken so much of a processor's time, with all that came for them.
     pub fn learn_bins(&self, bins: usize, took: Duration) {
         if bins > 0 {
-            self.shape.bin_times.learn(1, took.div_f64(bins as f64));
+            self.shape.bin_times.learn(took.as_nanos() as f64 / bins as f64);
         }
     }
 
@@ -104,7 +132,7 @@ impl Ingest {
         self.frame_times.run(1).map(|one| one.saturating_mul(frames) >= self.longest)
     }
 
-    /// Threads that this session keeps busy on average, by what sessions of its shape last took; 0 where there was none.
+    /// Threads that this session keeps busy on average, by what bins of its shape last took; 0 where there were few.
     pub(super) fn busy(&self) -> f64 {
         self.shape.busy_each()
     }
@@ -152,12 +180,28 @@ mod tests {
     }
 
     #[test]
+    fn bins_that_are_out_of_the_ordinary_stand_for_no_others() {
+        let shapes = Shapes::default();
+        let ingest = shapes.ingest("a", 50.0, INLINE);
+        ingest.enter();
+        ingest.learn_bins(1, Duration::from_secs(1));
+        assert_eq!(shapes.busy(), 0.0, "one bin says nothing");
+        for _ in 0..5 {
+            (0..3).for_each(|_| ingest.learn_bins(1, Duration::from_micros(20)));
+            ingest.learn_bins(1, Duration::from_secs(1));
+        }
+        assert!((shapes.busy() - 0.001).abs() < 1e-9, "50 bins of 20 us each second: {}", shapes.busy());
+        (0..KEPT).for_each(|_| ingest.learn_bins(1, Duration::from_millis(2)));
+        assert!((shapes.busy() - 0.1).abs() < 1e-9, "and what is so now is soon known");
+    }
+
+    #[test]
     fn sessions_of_a_shape_cost_what_the_last_of_them_took_and_no_more_than_a_thread() {
         let shapes = Shapes::default();
         let first = shapes.ingest("a", 50.0, INLINE);
         first.enter();
         assert_eq!(shapes.busy(), 0.0);
-        first.learn_bins(2, Duration::from_millis(20));
+        (0..FEW).for_each(|_| first.learn_bins(2, Duration::from_millis(20)));
         assert!((shapes.busy() - 0.5).abs() < 1e-9, "50 bins of 10 ms each second");
         let second = shapes.ingest("a", 50.0, INLINE);
         assert!(
@@ -167,7 +211,8 @@ mod tests {
         second.enter();
         second.enter();
         assert!((shapes.busy() - 1.0).abs() < 1e-9);
-        shapes.ingest("b", 50.0, INLINE).learn_bins(1, Duration::from_secs(1));
+        let other = shapes.ingest("b", 50.0, INLINE);
+        (0..FEW).for_each(|_| other.learn_bins(1, Duration::from_secs(1)));
         assert_eq!(shapes.ingest("b", 50.0, INLINE).busy(), 1.0);
         drop(first);
         second.leave();
@@ -179,7 +224,7 @@ mod tests {
     fn of_many_shapes_those_that_no_session_has_are_forgotten_first() {
         let shapes = Shapes::default();
         let held = shapes.ingest("held", 1.0, INLINE);
-        held.learn_bins(1, Duration::from_millis(1));
+        (0..FEW).for_each(|_| held.learn_bins(1, Duration::from_millis(1)));
         (0..2 * SHAPES).for_each(|n| drop(shapes.ingest(&n.to_string(), 1.0, INLINE)));
         assert!(shapes.0.lock().len() <= SHAPES);
         assert!(shapes.ingest("held", 1.0, INLINE).busy() > 0.0);

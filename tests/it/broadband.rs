@@ -135,7 +135,7 @@ async fn what_preprocessing_was_measured_to_take_is_held_against_the_load_limit_
     let second = server.open(ask(CHANNELS)).await;
     second.close().await;
     let one = frame(CHANNELS);
-    for seq in 0..4 {
+    for seq in 0..8 {
         let first_index = seq * PER_FRAME as u64;
         first.send(v1::Frame { seq, first_index, ..one.clone() }).await;
     }
