@@ -468,7 +468,7 @@ fn form(open: &Open) -> String {
         let rate = spec.rate.map(|rate| (rate.num, rate.den));
         let channels = spec.channels.len();
         format!(
-            "{:?} {:?} {channels} {rate:?} {}",
+            "{:?} {:?} {channels} {rate:?} {:?} {}",
             spec.kind,
             spec.role,
             keeps_data(spec.kind, spec.role, open)
@@ -477,6 +477,7 @@ fn form(open: &Open) -> String {
     signals.collect::<Vec<_>>().join(", ")
 }
 
+            spec.bin_ms,
 /// What a run's head is made of.
 struct HeadParts<'a> {
     plan: &'a Plan,
@@ -628,5 +629,28 @@ fn keeps_data(kind: SignalType, role: SignalRole, open: &Open) -> bool {
         (SignalRole::Target, _) | (_, SignalType::Markers) => true,
         (_, SignalType::Continuous | SignalType::Frames) => record.broadband,
         _ => record.inputs,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signals_whose_rows_are_of_another_width_cost_another_ingest() {
+        let form_of = |bin_ms: f64| {
+            let channel = v1::Channel { name: "a".into(), ..Default::default() };
+            let spikes = v1::SignalSpec {
+                name: "spikes".into(),
+                r#type: "binned".into(),
+                channels: vec![channel],
+                bin_ms: Some(bin_ms),
+                ..Default::default()
+            };
+            let ask = v1::OpenRequest { signals: vec![spikes], ..Default::default() };
+            form(&resolve(&ask, &PipelineDefaults::default()).expect("it is whole"))
+        };
+        assert_eq!(form_of(20.0), form_of(20.0));
+        assert_ne!(form_of(1.0), form_of(20.0));
     }
 }
