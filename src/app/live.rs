@@ -326,22 +326,28 @@ impl Live {
     /// Lets another version take over in a stage between two bins.
     /// Errors: `not_found` (session, stage, version), `invalid` (it does not fit, its fault), `conflict` (a past bin),
     /// `overloaded`, `unavailable`.
-    pub fn switch(
+    pub async fn switch(
         &self,
         who: &Caller,
         session: &str,
-        ask: &v1::SwitchRequest,
+        ask: v1::SwitchRequest,
     ) -> Result<v1::SwitchReply, Fault> {
         let session = self.table.get(session)?;
         let state = state_of(&ask.state)?;
-        let at_bin = session.switch(&ask.stage, ask.at_bin, Stamp::now(), |running| {
-            self.models.successor(running, &ask.stage, ask.version, state)
-        })?;
-        tracing::info!(
-            session.id = %session.id, request.id = %who.request_id, pipeline.stage = ask.stage,
-            model.version = ask.version, bin = at_bin, "a version takes over"
-        );
-        Ok(v1::SwitchReply { at_bin })
+        let (models, request_id) = (Arc::clone(&self.models), who.request_id.clone());
+        // Not here: it waits for its turn, compiles a plan, allocates a row, and waits for whoever feeds the session.
+        beside(true, move || {
+            let at_bin = session.switch(&ask.stage, ask.at_bin, Stamp::now(), |running| {
+                models.successor(running, &ask.stage, ask.version, state)
+            })?;
+            // Said here, since the caller may have left by now.
+            tracing::info!(
+                session.id = %session.id, request.id = %request_id, pipeline.stage = ask.stage,
+                model.version = ask.version, bin = at_bin, "a version takes over"
+            );
+            Ok(v1::SwitchReply { at_bin })
+        })
+        .await
     }
 
     /// Closes a session after every frame that came was answered. Errors: `not_found`.
@@ -471,13 +477,13 @@ fn form(open: &Open) -> String {
             "{:?} {:?} {channels} {rate:?} {:?} {}",
             spec.kind,
             spec.role,
+            spec.bin_ms,
             keeps_data(spec.kind, spec.role, open)
         )
     });
     signals.collect::<Vec<_>>().join(", ")
 }
 
-            spec.bin_ms,
 /// What a run's head is made of.
 struct HeadParts<'a> {
     plan: &'a Plan,
