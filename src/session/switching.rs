@@ -74,12 +74,11 @@ impl Pending {
 
     /// It does not take over; what is left of it.
     fn retire(self) -> Replaced {
-        let outgone = Outgone::of(self.plan);
         match self.waits {
-            Waits::Made(_, place) => (outgone, Some(Arc::new(place)), None),
+            Waits::Made(next, place) => (next.into(), Some(Arc::new(place)), None),
             Waits::Warmed(understudy, _) => {
                 understudy.retire();
-                (outgone, None, Some(understudy))
+                (Outgone::of(self.plan), None, Some(understudy))
             }
         }
     }
@@ -108,7 +107,7 @@ impl Core {
 
     /// The session ends: no version takes over any more.
     pub(super) fn retire_switches(&mut self) {
-        self.switches.drain(..).for_each(|pending| drop(pending.retire()));
+        self.outgone.extend(self.switches.drain(..).map(Pending::retire));
     }
 }
 
