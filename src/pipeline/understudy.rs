@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::journey::{Journey, begin_anew, bin_of, carry, copy, unsound, write, write_mask};
+use super::journey::{Journey, begin_anew, carry, lay, lay_given, unsound};
 use super::plan::{Feed, Plan, Stage};
 use super::successor::Successor;
 use super::window::Window;
@@ -38,21 +38,14 @@ pub struct Understudy {
     statics: Arc<[Tensor]>,
     /// Whether streamed inputs come to it; else only what earlier stages bring.
     hears: bool,
-    /// What earlier stages bring to it.
-    fed: Vec<Fed>,
+    /// Earlier stages' outputs that feed it, in the order of its ports. By name: the version that runs there may have the
+    /// output on another port than the one that this plan was compiled against.
+    fed: Vec<(usize, String)>,
     inner: Mutex<Inner>,
     /// Nobody waits for it any more.
     gone: AtomicBool,
     /// Called without a lock when it has failed, or when it is done and somebody waits for that.
     told: Box<dyn Fn() + Send + Sync>,
-}
-
-/// An input port that an earlier stage feeds. By the output's name: the version that runs there may have it on another
-/// port than the one that this plan was compiled against.
-struct Fed {
-    port: usize,
-    stage: usize,
-    output: String,
 }
 
 struct Inner {
@@ -115,12 +108,11 @@ impl Understudy {
         told: impl Fn() + Send + Sync + 'static,
     ) -> Arc<Self> {
         let Successor { plan, stage, row, window, .. } = next;
-        let feeds = plan.stages[stage].feeds.iter().enumerate();
-        let fed = feeds.filter_map(|(to, feed)| match feed {
+        let fed = plan.stages[stage].feeds.iter().filter_map(|feed| match feed {
             Feed::Stage { stage, port } => {
-                let outputs = &plan.stages[*stage].version.outputs;
-                let output = outputs.iter().find(|output| output.port == *port)?.name.clone();
-                Some(Fed { port: to, stage: *stage, output })
+                let mut outputs = plan.stages[*stage].version.outputs.iter();
+                let output = outputs.find(|output| output.port == *port);
+                Some((*stage, output.expect("a stage is fed by an output").name.clone()))
             }
             _ => None,
         });
@@ -145,7 +137,7 @@ impl Understudy {
     /// Shows it bin `k`, which has passed every stage of `journey` and is not committed yet; `due` is the bin's. What
     /// comes back is to be submitted in its name, once no lock is held.
     pub fn show(&self, k: u64, inputs: &Arc<[InputRow]>, due: Instant, journey: &Journey) -> Option<Onward> {
-        let fed = self.fed.iter().map(|fed| journey.gave(fed.stage, &fed.output).cloned());
+        let fed = self.fed.iter().map(|(stage, output)| journey.gave(*stage, output).cloned());
         // What it does not hear of is not kept for it.
         let inputs = if self.hears { Arc::clone(inputs) } else { Arc::default() };
         let fed = fed.collect();
@@ -214,30 +206,12 @@ impl Understudy {
     /// Lays a bin into the row, as `Journey` does; whether it is to be run.
     fn enter(&self, row: &mut Row, mut window: Option<&mut Window>, shown: &Shown) -> bool {
         let feeds = &self.plan.stages[self.stage].feeds;
-        let (place, bins) = match &mut window {
-            None => (0, 1),
-            Some(window) => match window.open(row, |port| feeds[port].slides()) {
-                Some(place) => (place, window.size()),
-                None => return false,
-            },
-        };
+        let Some(slot) = lay(row, feeds, window.as_deref_mut(), &shown.inputs) else { return false };
         let Some(fed) = &shown.fed else {
             window.into_iter().for_each(Window::empty);
             return false;
         };
-        for (tensor, feed) in row.inputs.iter_mut().zip(feeds) {
-            let at = bin_of(tensor, place, bins);
-            match feed {
-                Feed::Input(number) => write(tensor, at, &shown.inputs[*number].values),
-                Feed::Mask(number) => write_mask(tensor, at, &shown.inputs[*number].mask),
-                Feed::Stage { .. } | Feed::State | Feed::Static(_) | Feed::Nothing => {}
-            }
-        }
-        for (fed, from) in self.fed.iter().zip(fed) {
-            let to = &mut row.inputs[fed.port];
-            let at = bin_of(to, place, bins);
-            copy(to, at, from);
-        }
+        lay_given(row, feeds, slot, fed);
         // Where another stage failed no state moves, so that nothing would come of a run.
         window.is_none_or(Window::enter) && shown.failed.is_none_or(|stage| stage == self.stage)
     }
