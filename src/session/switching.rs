@@ -212,9 +212,11 @@ impl Session {
     pub(super) fn show(&self, core: &mut Core, k: u64, inputs: &Arc<[InputRow]>, due: Instant) {
         let Core { switches, journey, beside, .. } = core;
         for pending in switches {
+            let bins = pending.at_bin.saturating_sub(k);
+            let spare = self.width.saturating_mul(u32::try_from(bins).unwrap_or(u32::MAX));
             if let Waits::Warmed(understudy, from_bin) = &pending.waits
                 && *from_bin <= k
-                && let Some(onward) = understudy.show(k, inputs, due, journey)
+                && let Some(onward) = understudy.show(k, inputs, (due, spare), journey)
             {
                 beside.push((Arc::clone(understudy), onward));
             }
