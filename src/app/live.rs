@@ -326,22 +326,28 @@ impl Live {
     /// Lets another version take over in a stage between two bins.
     /// Errors: `not_found` (session, stage, version), `invalid` (it does not fit, its fault), `conflict` (a past bin),
     /// `overloaded`, `unavailable`.
-    pub fn switch(
+    pub async fn switch(
         &self,
         who: &Caller,
         session: &str,
-        ask: &v1::SwitchRequest,
+        ask: v1::SwitchRequest,
     ) -> Result<v1::SwitchReply, Fault> {
         let session = self.table.get(session)?;
         let state = state_of(&ask.state)?;
-        let at_bin = session.switch(&ask.stage, ask.at_bin, Stamp::now(), |running| {
-            self.models.successor(running, &ask.stage, ask.version, state)
-        })?;
-        tracing::info!(
-            session.id = %session.id, request.id = %who.request_id, pipeline.stage = ask.stage,
-            model.version = ask.version, bin = at_bin, "a version takes over"
-        );
-        Ok(v1::SwitchReply { at_bin })
+        let (models, request_id) = (Arc::clone(&self.models), who.request_id.clone());
+        // Not here: it waits for its turn, compiles a plan, allocates a row, and waits for whoever feeds the session.
+        beside(true, move || {
+            let at_bin = session.switch(&ask.stage, ask.at_bin, Stamp::now(), |running| {
+                models.successor(running, &ask.stage, ask.version, state)
+            })?;
+            // Said here, since the caller may have left by now.
+            tracing::info!(
+                session.id = %session.id, request.id = %request_id, pipeline.stage = ask.stage,
+                model.version = ask.version, bin = at_bin, "a version takes over"
+            );
+            Ok(v1::SwitchReply { at_bin })
+        })
+        .await
     }
 
     /// Closes a session after every frame that came was answered. Errors: `not_found`.
@@ -468,9 +474,10 @@ fn form(open: &Open) -> String {
         let rate = spec.rate.map(|rate| (rate.num, rate.den));
         let channels = spec.channels.len();
         format!(
-            "{:?} {:?} {channels} {rate:?} {}",
+            "{:?} {:?} {channels} {rate:?} {:?} {}",
             spec.kind,
             spec.role,
+            spec.bin_ms,
             keeps_data(spec.kind, spec.role, open)
         )
     });
@@ -628,5 +635,28 @@ fn keeps_data(kind: SignalType, role: SignalRole, open: &Open) -> bool {
         (SignalRole::Target, _) | (_, SignalType::Markers) => true,
         (_, SignalType::Continuous | SignalType::Frames) => record.broadband,
         _ => record.inputs,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signals_whose_rows_are_of_another_width_cost_another_ingest() {
+        let form_of = |bin_ms: f64| {
+            let channel = v1::Channel { name: "a".into(), ..Default::default() };
+            let spikes = v1::SignalSpec {
+                name: "spikes".into(),
+                r#type: "binned".into(),
+                channels: vec![channel],
+                bin_ms: Some(bin_ms),
+                ..Default::default()
+            };
+            let ask = v1::OpenRequest { signals: vec![spikes], ..Default::default() };
+            form(&resolve(&ask, &PipelineDefaults::default()).expect("it is whole"))
+        };
+        assert_eq!(form_of(20.0), form_of(20.0));
+        assert_ne!(form_of(1.0), form_of(20.0));
     }
 }

@@ -214,14 +214,16 @@ impl Pool {
             ingest.enter();
         }
         let mut load = self.load();
-        if load.busy() > load.limit && nobody_is_in {
+        let mut has_room = load.busy() <= load.limit;
+        if !has_room && nobody_is_in {
             // Why: where nothing runs, nothing corrects times that were measured while the machine was busy otherwise,
             // and a slow moment would shut the door for ever. Ingest is not held against one who is alone: it takes one
             // thread at most, and nobody else's.
             asked.iter().for_each(|(lane, _)| lane.busy_times.back_to_least());
-            load = Load { ingest: 0.0, ..self.load() };
+            load = self.load();
+            has_room = load.runs <= load.limit;
         }
-        if load.busy() <= load.limit {
+        if has_room {
             return Ok(places);
         }
         if let Some(ingest) = ingest {

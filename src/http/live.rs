@@ -75,7 +75,7 @@ pub async fn switch(
     who: Caller,
     ask: Ask<v1::SwitchRequest>,
 ) -> Result<Response, Problem> {
-    let reply = app.live.switch(&who, &session, &ask.message)?;
+    let reply = app.live.switch(&who, &session, ask.message).await?;
     Ok(answer(StatusCode::OK, ask.form, &reply))
 }
 

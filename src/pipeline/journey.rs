@@ -124,22 +124,7 @@ impl Journey {
         self.times = Times::default();
         self.said.iter_mut().for_each(|said| *said = Said::Nothing);
         for ((stage, row), window) in self.plan.stages.iter().zip(&mut self.rows).zip(&mut self.windows) {
-            let row = row.as_mut().expect("rows are home between bins");
-            let (place, bins) = match window {
-                None => (0, 1),
-                Some(window) => match window.open(row, |port| stage.feeds[port].slides()) {
-                    Some(place) => (place, window.size()),
-                    None => continue,
-                },
-            };
-            for (tensor, feed) in row.inputs.iter_mut().zip(&stage.feeds) {
-                let at = bin_of(tensor, place, bins);
-                match feed {
-                    Feed::Input(number) => write(tensor, at, &inputs[*number].values),
-                    Feed::Mask(number) => write_mask(tensor, at, &inputs[*number].mask),
-                    Feed::Stage { .. } | Feed::State | Feed::Static(_) | Feed::Nothing => {}
-                }
-            }
+            lay(row.as_mut().expect("rows are home between bins"), &stage.feeds, window.as_mut(), inputs);
         }
         self.set_out()
     }
@@ -171,11 +156,11 @@ impl Journey {
         while self.at < self.plan.stages.len() {
             let at = self.at;
             let stage = &self.plan.stages[at];
-            let mut window = self.windows[at].as_mut();
-            if window.as_ref().is_some_and(|window| window.place().is_none()) {
+            let window = self.windows[at].as_mut();
+            let Some(slot) = Slot::of(window.as_deref()) else {
                 self.at += 1; // a bin that its window passes over
                 continue;
-            }
+            };
             if let Some(said) = silenced(&self.plan.stages, stage, &self.said) {
                 // There is no value that could stand in the window for this bin.
                 window.into_iter().for_each(Window::empty);
@@ -184,16 +169,14 @@ impl Journey {
                 continue;
             }
             let mut row = self.rows[at].take().expect("a stage's row is home until it sets out");
-            let (place, bins) =
-                window.as_ref().map_or((0, 1), |window| (window.place().unwrap_or(0), window.size()));
-            for (tensor, feed) in row.inputs.iter_mut().zip(&stage.feeds) {
-                if let Feed::Stage { stage, port } = feed {
-                    let source = self.rows[*stage].as_ref().expect("earlier stages are home");
-                    let at = bin_of(tensor, place, bins);
-                    copy(tensor, at, &source.outputs[*port]);
+            let given = stage.feeds.iter().filter_map(|feed| match feed {
+                Feed::Stage { stage, port } => {
+                    Some(&self.rows[*stage].as_ref().expect("earlier stages are home").outputs[*port])
                 }
-            }
-            if window.as_mut().is_none_or(|window| window.enter()) {
+                _ => None,
+            });
+            lay_given(&mut row, &stage.feeds, slot, given);
+            if window.is_none_or(Window::enter) {
                 row.due = self.due;
                 return Next::Stage(Onward { lane: Arc::clone(&stage.lane), row });
             }
@@ -310,14 +293,68 @@ fn silenced(stages: &[Stage], stage: &Stage, said: &[Said]) -> Option<Said> {
     before().any(|at| matches!(said[at], Said::Nothing)).then_some(Said::Nothing)
 }
 
-/// The elements of the bin at `place` in a tensor that holds `bins` of them.
-pub(super) fn bin_of(tensor: &Tensor, place: usize, bins: usize) -> Range<usize> {
-    let one = tensor.elements() / bins;
-    place * one..(place + 1) * one
+/// Where the bin at hand stands in the inputs of a row that hold several.
+#[derive(Clone, Copy)]
+pub(super) struct Slot {
+    place: usize,
+    bins: usize,
+}
+
+impl Slot {
+    /// Without a window a row holds one bin. `None`: the window passes the bin over.
+    fn of(window: Option<&Window>) -> Option<Self> {
+        match window {
+            None => Some(Self { place: 0, bins: 1 }),
+            Some(window) => Some(Self { place: window.place()?, bins: window.size() }),
+        }
+    }
+
+    /// The bin's elements in one of those tensors.
+    fn range(self, tensor: &Tensor) -> Range<usize> {
+        let one = tensor.elements() / self.bins;
+        self.place * one..(self.place + 1) * one
+    }
+}
+
+/// Makes room for a bin in a stage's row and lays the streamed inputs there, by the plan's numbers; answers where.
+/// `None`: the window passes the bin over.
+pub(super) fn lay(
+    row: &mut Row,
+    feeds: &[Feed],
+    mut window: Option<&mut Window>,
+    inputs: &[InputRow],
+) -> Option<Slot> {
+    if let Some(window) = &mut window {
+        window.open(row, |port| feeds[port].slides());
+    }
+    let slot = Slot::of(window.as_deref())?;
+    for (tensor, feed) in row.inputs.iter_mut().zip(feeds) {
+        let at = slot.range(tensor);
+        match feed {
+            Feed::Input(number) => write(tensor, at, &inputs[*number].values),
+            Feed::Mask(number) => write_mask(tensor, at, &inputs[*number].mask),
+            Feed::Stage { .. } | Feed::State | Feed::Static(_) | Feed::Nothing => {}
+        }
+    }
+    Some(slot)
+}
+
+/// Lays what earlier stages gave in that bin beside it, in the order of the ports that they feed.
+pub(super) fn lay_given<'a>(
+    row: &mut Row,
+    feeds: &[Feed],
+    slot: Slot,
+    given: impl IntoIterator<Item = &'a Tensor>,
+) {
+    let ports = row.inputs.iter_mut().zip(feeds).filter(|(_, feed)| matches!(feed, Feed::Stage { .. }));
+    for ((tensor, _), given) in ports.zip(given) {
+        let at = slot.range(tensor);
+        copy(tensor, at, given);
+    }
 }
 
 /// Writes an input's values in the port's dtype; an absent input is 0.
-pub(super) fn write(tensor: &mut Tensor, at: Range<usize>, values: &[f32]) {
+fn write(tensor: &mut Tensor, at: Range<usize>, values: &[f32]) {
     if values.is_empty() {
         return clear(tensor, at);
     }
@@ -361,7 +398,7 @@ fn clear(tensor: &mut Tensor, at: Range<usize>) {
 }
 
 /// Writes a mask in the port's dtype: 1 is good, 0 where an absent input has none.
-pub(super) fn write_mask(tensor: &mut Tensor, at: Range<usize>, mask: &[bool]) {
+fn write_mask(tensor: &mut Tensor, at: Range<usize>, mask: &[bool]) {
     if mask.is_empty() {
         return clear(tensor, at);
     }
@@ -375,7 +412,7 @@ pub(super) fn write_mask(tensor: &mut Tensor, at: Range<usize>, mask: &[bool]) {
 }
 
 /// Copies a stage's output into another's input; the plan has checked that they are of one kind and size.
-pub(super) fn copy(to: &mut Tensor, at: Range<usize>, from: &Tensor) {
+fn copy(to: &mut Tensor, at: Range<usize>, from: &Tensor) {
     let size = to.dtype.size_bytes();
     to.data.bytes_mut()[at.start * size..at.end * size].copy_from_slice(from.data.bytes());
 }

@@ -7,6 +7,7 @@ pub mod journey; // one session's bins, stage by stage
 pub mod plan; // what is fed by what
 pub mod successor; // another version of a stage
 pub mod understudy; // the same, while it is warmed
+mod backlog; // what that has been shown and has not done
 pub mod oneshot; // one request without a session
 pub mod input; // what a streamed input asks of its signal
 pub mod watch; // what a session's health looks at

@@ -43,6 +43,12 @@ impl Outgone {
     }
 }
 
+impl From<Successor> for Outgone {
+    fn from(unused: Successor) -> Self {
+        Self { _plan: unused.plan, _row: Some(unused.row) }
+    }
+}
+
 impl Successor {
     /// `version` for the stage at that index of the plan that runs by then; `statics` as the session gave them.
     /// Errors: `invalid`, naming what must be the same, what was expected and what was found.

@@ -6,7 +6,6 @@
 //! wait for an answer; it is never more than so many bins behind.
 //! Must not know: sessions, the wire.
 
-use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,7 +13,8 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::journey::{Journey, begin_anew, bin_of, carry, copy, unsound, write, write_mask};
+use super::backlog::{Backlog, Shown, Task};
+use super::journey::{Journey, begin_anew, carry, lay, lay_given, unsound};
 use super::plan::{Feed, Plan, Stage};
 use super::successor::Successor;
 use super::window::Window;
@@ -22,12 +22,6 @@ use crate::batch::{Onward, Owner, Place, Ran, Row, RowFault};
 use crate::domain::tensor::Tensor;
 use crate::signal::step::InputRow;
 
-/// How far it may fall behind: bins, and bytes that they hold.
-const BEHIND_BINS: usize = 256;
-const BEHIND_BYTES: usize = 64 << 20;
-/// Its rows are due so much later than the bins that they belong to: behind every row that somebody waits for, and yet in
-/// their turn where there are always some of those.
-const GIVES_WAY: Duration = Duration::from_secs(1);
 /// Without a bin named, a version is warmed for so long, or for its window where that is longer.
 const WARMED: Duration = Duration::from_secs(1);
 
@@ -38,21 +32,14 @@ pub struct Understudy {
     statics: Arc<[Tensor]>,
     /// Whether streamed inputs come to it; else only what earlier stages bring.
     hears: bool,
-    /// What earlier stages bring to it.
-    fed: Vec<Fed>,
+    /// Earlier stages' outputs that feed it, in the order of its ports. By name: the version that runs there may have the
+    /// output on another port than the one that this plan was compiled against.
+    fed: Vec<(usize, String)>,
     inner: Mutex<Inner>,
     /// Nobody waits for it any more.
     gone: AtomicBool,
     /// Called without a lock when it has failed, or when it is done and somebody waits for that.
     told: Box<dyn Fn() + Send + Sync>,
-}
-
-/// An input port that an earlier stage feeds. By the output's name: the version that runs there may have it on another
-/// port than the one that this plan was compiled against.
-struct Fed {
-    port: usize,
-    stage: usize,
-    output: String,
 }
 
 struct Inner {
@@ -61,41 +48,12 @@ struct Inner {
     window: Option<Window>,
     place: Option<Place>,
     /// What it has not done yet, in order; nothing while the row is home.
-    waiting: VecDeque<Task>,
-    waiting_bytes: usize,
+    waiting: Backlog,
     /// The bin that is under way.
     at: Option<Shown>,
     /// Bins that it has been through.
     bins: u64,
-    fault: Option<String>,
     is_awaited: bool,
-}
-
-enum Task {
-    Bin(Shown),
-    /// What comes next is not joined to what came before.
-    Break,
-    /// State and window from the beginning.
-    Reset,
-}
-
-/// What a bin brought to the stage, and how it went there.
-struct Shown {
-    k: u64,
-    inputs: Arc<[InputRow]>,
-    /// As `Understudy::fed`; `None`: a stage that feeds this one gave nothing.
-    fed: Option<Vec<Tensor>>,
-    /// The first stage that failed in it.
-    failed: Option<usize>,
-    due: Instant,
-}
-
-impl Shown {
-    fn bytes(&self) -> usize {
-        let inputs = self.inputs.iter().map(|row| row.values.len() * size_of::<f32>() + row.mask.len());
-        let fed = self.fed.iter().flatten().map(|tensor| tensor.data.bytes().len());
-        inputs.sum::<usize>() + fed.sum::<usize>()
-    }
 }
 
 /// Bins for which a stage's version is warmed where none is named as the first that it is to answer.
@@ -115,12 +73,11 @@ impl Understudy {
         told: impl Fn() + Send + Sync + 'static,
     ) -> Arc<Self> {
         let Successor { plan, stage, row, window, .. } = next;
-        let feeds = plan.stages[stage].feeds.iter().enumerate();
-        let fed = feeds.filter_map(|(to, feed)| match feed {
+        let fed = plan.stages[stage].feeds.iter().filter_map(|feed| match feed {
             Feed::Stage { stage, port } => {
-                let outputs = &plan.stages[*stage].version.outputs;
-                let output = outputs.iter().find(|output| output.port == *port)?.name.clone();
-                Some(Fed { port: to, stage: *stage, output })
+                let mut outputs = plan.stages[*stage].version.outputs.iter();
+                let output = outputs.find(|output| output.port == *port);
+                Some((*stage, output.expect("a stage is fed by an output").name.clone()))
             }
             _ => None,
         });
@@ -131,64 +88,56 @@ impl Understudy {
             row: Some(row),
             window,
             place: Some(place),
-            waiting: VecDeque::new(),
-            waiting_bytes: 0,
+            waiting: Backlog::default(),
             at: None,
             bins: 0,
-            fault: None,
             is_awaited: false,
         };
         let (inner, gone, told) = (Mutex::new(inner), AtomicBool::new(false), Box::new(told));
         Arc::new(Self { plan, stage, statics, hears, fed, inner, gone, told })
     }
 
-    /// Shows it bin `k`, which has passed every stage of `journey` and is not committed yet; `due` is the bin's. What
-    /// comes back is to be submitted in its name, once no lock is held.
-    pub fn show(&self, k: u64, inputs: &Arc<[InputRow]>, due: Instant, journey: &Journey) -> Option<Onward> {
-        let fed = self.fed.iter().map(|fed| journey.gave(fed.stage, &fed.output).cloned());
-        // What it does not hear of is not kept for it.
-        let inputs = if self.hears { Arc::clone(inputs) } else { Arc::default() };
-        let fed = fed.collect();
-        let failed = journey.fault().map(|(stage, _)| stage);
-        self.put(Task::Bin(Shown { k, inputs, fed, failed, due }))
+    /// Shows it bin `k`, which has passed every stage of `journey` and is not committed yet; `due` is the bin's, and
+    /// `spare` how much later that of the bin is which the version takes over. What comes back is to be submitted in its
+    /// name, once no lock is held.
+    pub fn show(
+        &self,
+        k: u64,
+        inputs: &Arc<[InputRow]>,
+        (due, spare): (Instant, Duration),
+        journey: &Journey,
+    ) -> Option<Onward> {
+        self.put(|| {
+            let fed = self.fed.iter().map(|(stage, output)| journey.gave(*stage, output).cloned());
+            // What it does not hear of is not kept for it.
+            let inputs = if self.hears { Arc::clone(inputs) } else { Arc::default() };
+            let (fed, failed) = (fed.collect(), journey.fault().map(|(stage, _)| stage));
+            Task::Bin(Shown { k, inputs, fed, failed, due, spare })
+        })
     }
 
     /// State and window begin anew with the next bin that it is shown.
     pub fn reset(&self) {
         // Nothing to submit: only a bin is.
-        let _ = self.put(Task::Reset);
+        let _ = self.put(|| Task::Reset);
     }
 
     /// The next bin that it is shown does not follow on the last.
     pub fn break_window(&self) {
-        let _ = self.put(Task::Break);
+        let _ = self.put(|| Task::Break);
     }
 
-    fn put(&self, task: Task) -> Option<Onward> {
+    /// Takes what `task` makes; nothing is made once it has failed.
+    fn put(&self, task: impl FnOnce() -> Task) -> Option<Onward> {
         let mut inner = self.inner.lock();
-        if inner.fault.is_some() {
-            return None;
-        }
-        let is_broken = matches!(inner.waiting.back(), Some(Task::Break | Task::Reset));
-        if is_broken && matches!(task, Task::Break) {
-            return None;
-        }
-        if let Task::Bin(shown) = &task {
-            inner.waiting_bytes += shown.bytes();
-            if inner.waiting.len() >= BEHIND_BINS || inner.waiting_bytes > BEHIND_BYTES {
-                let bins = inner.waiting.len();
-                inner.fail(format!("by bin {} it was {bins} bins behind: it does not keep up", shown.k));
-                return None;
-            }
-        }
-        inner.waiting.push_back(task);
+        inner.waiting.put(task);
         if inner.row.is_some() { self.go_on(&mut inner) } else { None }
     }
 
     /// Does what waits, until a row must be run.
     fn go_on(&self, inner: &mut Inner) -> Option<Onward> {
         let stage = &self.plan.stages[self.stage];
-        while let Some(task) = inner.waiting.pop_front() {
+        while let Some(task) = inner.waiting.take() {
             let row = inner.row.as_mut()?;
             match task {
                 Task::Break => inner.window.iter_mut().for_each(Window::empty),
@@ -197,12 +146,11 @@ impl Understudy {
                     begin_anew(stage, row, &self.statics);
                 }
                 Task::Bin(shown) => {
-                    inner.waiting_bytes -= shown.bytes();
                     inner.bins += 1;
                     if !self.enter(row, inner.window.as_mut(), &shown) {
                         continue;
                     }
-                    row.due = if inner.is_awaited { shown.due } else { shown.due + GIVES_WAY };
+                    row.due = shown.row_due(inner.is_awaited);
                     inner.at = Some(shown);
                     return inner.row.take().map(|row| Onward { lane: Arc::clone(&stage.lane), row });
                 }
@@ -214,46 +162,28 @@ impl Understudy {
     /// Lays a bin into the row, as `Journey` does; whether it is to be run.
     fn enter(&self, row: &mut Row, mut window: Option<&mut Window>, shown: &Shown) -> bool {
         let feeds = &self.plan.stages[self.stage].feeds;
-        let (place, bins) = match &mut window {
-            None => (0, 1),
-            Some(window) => match window.open(row, |port| feeds[port].slides()) {
-                Some(place) => (place, window.size()),
-                None => return false,
-            },
-        };
+        let Some(slot) = lay(row, feeds, window.as_deref_mut(), &shown.inputs) else { return false };
         let Some(fed) = &shown.fed else {
             window.into_iter().for_each(Window::empty);
             return false;
         };
-        for (tensor, feed) in row.inputs.iter_mut().zip(feeds) {
-            let at = bin_of(tensor, place, bins);
-            match feed {
-                Feed::Input(number) => write(tensor, at, &shown.inputs[*number].values),
-                Feed::Mask(number) => write_mask(tensor, at, &shown.inputs[*number].mask),
-                Feed::Stage { .. } | Feed::State | Feed::Static(_) | Feed::Nothing => {}
-            }
-        }
-        for (fed, from) in self.fed.iter().zip(fed) {
-            let to = &mut row.inputs[fed.port];
-            let at = bin_of(to, place, bins);
-            copy(to, at, from);
-        }
+        lay_given(row, feeds, slot, fed);
         // Where another stage failed no state moves, so that nothing would come of a run.
         window.is_none_or(Window::enter) && shown.failed.is_none_or(|stage| stage == self.stage)
     }
 
-    /// Whether it has been through every bin that it was shown, or has failed. If not, `told` is called once it is so,
-    /// and its rows give way no longer.
+    /// Whether it has been through every bin that it was shown, or has failed. If not, `told` is called once it is so, and
+    /// the rows that it submits from now on give way no longer; one that is queued already keeps its due time.
     pub fn is_done(&self) -> bool {
         let mut inner = self.inner.lock();
-        let is_done = inner.fault.is_some() || (inner.row.is_some() && inner.waiting.is_empty());
+        let is_done = inner.waiting.fault().is_some() || (inner.row.is_some() && inner.waiting.is_empty());
         inner.is_awaited = !is_done;
         is_done
     }
 
     /// Why it must not take over.
     pub fn fault(&self) -> Option<String> {
-        self.inner.lock().fault.clone()
+        self.inner.lock().waiting.fault().map(str::to_owned)
     }
 
     /// What takes over, its place, and the number of bins that it has been through. `None` before it is done.
@@ -286,17 +216,10 @@ impl Understudy {
             (Some(_), Some(shown)) if shown.failed.is_some() => {}
             (Some(reason), shown) => {
                 let k = shown.as_ref().map_or(0, |shown| shown.k);
-                inner.fail(format!("in bin {k}: {reason}"));
+                inner.waiting.fail(format!("in bin {k}: {reason}"));
             }
         }
         inner.row = Some(row);
-    }
-}
-
-impl Inner {
-    fn fail(&mut self, reason: String) {
-        self.waiting.clear();
-        self.fault.get_or_insert(reason);
     }
 }
 
@@ -312,10 +235,11 @@ impl Owner for Understudy {
             self.go_on(&mut inner)
         }));
         let onward = gone_on.unwrap_or_else(|_| {
-            inner.fail("a fault of ours".into());
+            inner.waiting.fail("a fault of ours".into());
             None
         });
-        let is_told = inner.fault.is_some() || (onward.is_none() && std::mem::take(&mut inner.is_awaited));
+        let is_told =
+            inner.waiting.fault().is_some() || (onward.is_none() && std::mem::take(&mut inner.is_awaited));
         drop(inner);
         if is_told {
             (self.told)();

@@ -427,6 +427,11 @@ impl Session {
         };
         self.durable_due.notify_one();
         self.waits_changed.notify_one();
+        let outgone = self.outgone();
+        if !outgone.is_empty() {
+            // Not here: the last of a large model takes its time to go. Waited for, so that its place is free by the answer.
+            let _ = tokio::task::spawn_blocking(move || drop(outgone)).await;
+        }
         if let Some(recorder) = &self.recorder {
             let ticket = if finished {
                 let summary = String::from_utf8(wire::json::write(&reply)).unwrap_or_default();

@@ -74,12 +74,11 @@ impl Pending {
 
     /// It does not take over; what is left of it.
     fn retire(self) -> Replaced {
-        let outgone = Outgone::of(self.plan);
         match self.waits {
-            Waits::Made(_, place) => (outgone, Some(Arc::new(place)), None),
+            Waits::Made(next, place) => (next.into(), Some(Arc::new(place)), None),
             Waits::Warmed(understudy, _) => {
                 understudy.retire();
-                (outgone, None, Some(understudy))
+                (Outgone::of(self.plan), None, Some(understudy))
             }
         }
     }
@@ -108,7 +107,7 @@ impl Core {
 
     /// The session ends: no version takes over any more.
     pub(super) fn retire_switches(&mut self) {
-        self.switches.drain(..).for_each(|pending| drop(pending.retire()));
+        self.outgone.extend(self.switches.drain(..).map(Pending::retire));
     }
 }
 
@@ -213,9 +212,11 @@ impl Session {
     pub(super) fn show(&self, core: &mut Core, k: u64, inputs: &Arc<[InputRow]>, due: Instant) {
         let Core { switches, journey, beside, .. } = core;
         for pending in switches {
+            let bins = pending.at_bin.saturating_sub(k);
+            let spare = self.width.saturating_mul(u32::try_from(bins).unwrap_or(u32::MAX));
             if let Waits::Warmed(understudy, from_bin) = &pending.waits
                 && *from_bin <= k
-                && let Some(onward) = understudy.show(k, inputs, due, journey)
+                && let Some(onward) = understudy.show(k, inputs, (due, spare), journey)
             {
                 beside.push((Arc::clone(understudy), onward));
             }

@@ -9,7 +9,7 @@ use latentd::graph::build::GraphBuilder;
 use latentd::wire::v1;
 
 use crate::recordings::{self, Random};
-use crate::support::{Answer, LIMIT, Setup, counts, linear, models, until};
+use crate::support::{Answer, LIMIT, Latentd, Setup, counts, linear, models, until};
 use crate::usage::usage;
 
 const MANIFEST: &str = "[[input]]\nname = \"x\"\ntensor = \"x\"\ntype = \"binned\"\nchannels = 2\n\
@@ -114,9 +114,8 @@ async fn a_load_past_the_memory_limit_is_refused_with_the_figure_and_what_serves
     server.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_version_is_freed_once_the_last_session_that_ran_it_was_switched() {
-    // Three versions of about 2 MB each by the count of the limit, and room for two.
+/// Three versions of `big`, of about 2 MB each by the count of the limit, and room for two.
+async fn three_and_room_for_two() -> Latentd {
     let (setup, _) = big(Setup::bare(), "big", 500, 1);
     let models = setup.models();
     for version in ["2", "3"] {
@@ -130,8 +129,19 @@ async fn a_version_is_freed_once_the_last_session_that_ran_it_was_switched() {
     let page: v1::ModelInfo = server.get("/v1/models/big").await.message();
     let states: Vec<&str> = page.versions.iter().map(|version| version.state.as_str()).collect();
     assert_eq!(states, ["ready", "ready", "fault"]);
+    server
+}
+
+/// An open of its version 1.
+fn first_of_three() -> v1::OpenRequest {
     let ask = crate::support::pipeline("big", [crate::support::signal("x", "binned", &["a", "b"])]);
-    let rig = server.open(v1::OpenRequest { versions: [("big".into(), 1)].into(), ..ask }).await;
+    v1::OpenRequest { versions: [("big".into(), 1)].into(), ..ask }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_is_freed_once_the_last_session_that_ran_it_was_switched() {
+    let server = three_and_room_for_two().await;
+    let rig = server.open(first_of_three()).await;
     let row = |seq| crate::support::binned("x", seq, seq, &[[1.0, 2.0]]);
     let before = crate::support::blocks::<2>(&rig.send(row(0)).await, 0);
     // Taken out, it is held by its session.
@@ -147,6 +157,24 @@ async fn a_version_is_freed_once_the_last_session_that_ran_it_was_switched() {
     until(LIMIT, "room for the third version", || async { (third().await.status == 200).then_some(()) })
         .await;
     rig.close().await;
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_that_waits_for_its_bin_is_freed_by_the_time_that_its_session_has_closed() {
+    let server = three_and_room_for_two().await;
+    for (waits, other, state) in [(2, 3, "keep"), (3, 2, "warm")] {
+        let rig = server.open(first_of_three()).await;
+        let path = format!("/v1/sessions/{}/switch", rig.session());
+        let ask = format!(r#"{{"stage": "big", "version": {waits}, "at_bin": 1000, "state": "{state}"}}"#);
+        assert_eq!(server.post(&path, ask).await.status, 200, "{state}");
+        server.post("/v1/models/big/unload", format!(r#"{{"version": {waits}}}"#)).await;
+        let load = format!(r#"{{"version": {other}}}"#);
+        let load = async || server.post("/v1/models/big/load", load.clone()).await;
+        load().await.refused().is(422, "invalid", &["memory_limit"]);
+        rig.close().await;
+        assert_eq!(load().await.status, 200, "{state}: there is room for version {other}");
+    }
     server.stop().await;
 }
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use futures::future::join_all;
 use latentd::cli::replay::player::{PlayOptions, play};
 use latentd::cli::replay::report::PlayReport;
 use latentd::domain::output::Flags;
@@ -209,6 +210,37 @@ async fn a_switch_that_cannot_be_is_refused_with_what_was_expected_and_changes_n
     known.gain = 10.0;
     assert_eq!(one(&rig, 5, &mut known).await, ["switched"]);
     rig.close().await;
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn switches_asked_for_at_once_take_over_one_after_the_other_and_the_bin_is_the_last_ones() {
+    let server = two_stages().key("load_limit", 1).start().await;
+    let rig = server.open(two()).await;
+    let mut known = Two { sum: [0.0; 2], total: [0.0; 2], gain: 1.0 };
+    one(&rig, 0, &mut known).await;
+    let asked = (0..24).map(|n| switch(&server, rig.session(), to(1 + n % 2, None, "keep")));
+    let mut taken = 0;
+    for answer in join_all(asked).await {
+        if answer.status == 200 {
+            assert_eq!(answer.message::<v1::SwitchReply>().at_bin, 1);
+            taken += 1;
+        } else {
+            answer.refused().is(429, "overloaded", &[]);
+        }
+    }
+    assert!((1..=16).contains(&taken), "{taken} wait for their bin");
+    let output = rig.send(counts(1, 1, &[ROW])).await;
+    let info: v1::SessionInfo = server.get(&format!("/v1/sessions/{}", rig.session())).await.message();
+    known.gain = [1.0, 10.0][versions(&info.pinned)[1] as usize - 1];
+    let (sum, total) = known.step();
+    assert_eq!((blocks::<2>(&output, 0), blocks::<2>(&output, 1)), (vec![sum], vec![total]));
+    assert_eq!(flag_names(&output), [["switched"]]);
+    assert!(one(&rig, 2, &mut known).await.is_empty());
+    let run = rig.run().to_owned();
+    rig.close().await;
+    let events = server.events(&run, "switched").await;
+    assert_eq!(events.iter().map(|event| event.count).sum::<u64>(), taken);
     server.stop().await;
 }
 

@@ -204,6 +204,23 @@ fn one_who_is_alone_is_let_in_whatever_its_preprocessing_takes() {
 }
 
 #[test]
+fn one_who_is_alone_and_is_refused_for_its_runs_is_told_its_ingest_as_it_is() {
+    let (fake, pool) = (Fake::new(), pool(1));
+    let lane = fake.lane(&pool, spec(1), 1);
+    lane.learn(1, Duration::from_millis(18));
+    // 50 bins/s of 12 ms: 0.6 of a thread; the model's 0.9 alone are over 0.8.
+    let ingest = pool.ingest("broadband", 50.0);
+    ingest.learn_bins(1, Duration::from_millis(12));
+    let refused = pool.admit(&[(lane.clone(), 50.0)], Some(&ingest)).expect_err("1.5 threads of 0.8");
+    assert_eq!(
+        refused.to_string(),
+        "load would be 1.50 of 0.80 threads: 0.90 for runs of models, 0.60 for ingest (preprocessing), of which 0.60 \
+         for the new session, by what the last such took"
+    );
+    assert_eq!(pool.load().busy(), 0.0, "nothing is left of what was refused");
+}
+
+#[test]
 fn where_nobody_is_a_slow_moment_does_not_shut_the_door_for_ever() {
     let (fake, pool) = (Fake::new(), pool(1));
     let lane = fake.lane(&pool, spec(1), 1);
