@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use ndarray::{Array2, s};
 use parking_lot::Mutex;
 
-use crate::app::live::way_in;
+use crate::app::live::{aligner, way_in};
 use crate::batch::{Pool, PoolConfig, Ran, Silent, repeated, rows_of};
 use crate::cli::replay::cut::Cut;
 use crate::domain::settings::ChannelsBy;
@@ -22,7 +22,6 @@ use crate::registry::finding::{Finding, Findings};
 use crate::registry::pipelines::PipelineSpec;
 use crate::registry::ready::{self, ReadyVersion};
 use crate::registry::version::{self, VersionDir};
-use crate::signal::aligner::Aligner;
 use crate::signal::chain::until_bin;
 use crate::signal::op::Op;
 use crate::signal::step::{Bin, Step};
@@ -157,7 +156,7 @@ impl Lab {
             spec.chain.truncate(until_bin(&spec.chain, spec.kind).map_or(0, <[Op]>::len));
         }
         let width_ns = way.width_ns;
-        let (mut aligner, _) = Aligner::new(way)?;
+        let (mut aligner, _) = aligner(&self.plan, &open, way)?;
         let mut steps = Vec::new();
         let width_ns = i64::try_from(width_ns.get()).unwrap_or(i64::MAX);
         for due in Cut::new(moved.as_ref().unwrap_or(recording), width_ns) {
