@@ -105,6 +105,7 @@ impl Live {
         let plan = Arc::new(self.models.plan(&ask.pipeline, &versions)?);
         let (open, way) = way_in(&plan, &ask)?;
         let (aligner, warnings) = aligner(&plan, &open, way)?;
+        fills_rows(&plan, &aligner)?;
         let outputs = plan.outputs_after(|input| aligner.delay_ms(input));
         let statics = statics(&plan, &open, &aligner)?;
         let wanted = plan.outputs_named(&open.outputs)?;
@@ -557,17 +558,24 @@ pub fn way_in(plan: &Plan, ask: &v1::OpenRequest) -> Result<(Open, signal::plan:
     Ok((open, way))
 }
 
-fn aligner(plan: &Plan, open: &Open, way: signal::plan::Plan) -> Result<(Aligner, Vec<String>), Fault> {
+/// The aligner of a session that was asked for so, with what is to be known about it. For a run's request as resolved it
+/// is as that of the run's session was.
+/// Errors: `invalid`, for a signal that does not fit its input, and for thresholds that cannot be.
+pub fn aligner(plan: &Plan, open: &Open, way: signal::plan::Plan) -> Result<(Aligner, Vec<String>), Fault> {
     let (mut aligner, warnings) = Aligner::new(way)?;
+    thresholds::give(plan, open, &mut aligner)?;
+    Ok((aligner, warnings))
+}
+
+/// A chain may change the number of values; what leaves it must fill the model's row. Errors: `invalid`.
+fn fills_rows(plan: &Plan, aligner: &Aligner) -> Result<(), Fault> {
     for (number, row) in plan.input_rows().into_iter().enumerate() {
-        // A chain may change the number of values; what leaves it must fill the model's row.
         if let Some(width) = aligner.width(number).filter(|width| *width != row) {
             let field = format!("input `{}`", plan.inputs[number].name);
             return Err(Fault::mismatch(field, format!("{row} values per bin"), width.to_string()));
         }
     }
-    thresholds::give(plan, open, &mut aligner)?;
-    Ok((aligner, warnings))
+    Ok(())
 }
 
 /// `a, b, c`, or `none`.

@@ -124,7 +124,8 @@ impl Models {
     /// Compiles a pipeline with the versions asked for by stage, else those that its file pins, else the highest that
     /// are ready. Errors: `not_found` (pipeline, stage, version), `invalid` (fault), `unavailable` (none is ready).
     pub fn plan(&self, name: &str, versions: &BTreeMap<String, u32>) -> Result<Plan, Fault> {
-        let spec = self.registry.pipeline(name)?;
+        // A model alone is a stage of its own name.
+        let spec = self.registry.pipeline(name, versions.get(name).copied().map(Version))?;
         let stages = || spec.stages.iter().map(|stage| stage.name.as_str());
         if let Some(unknown) = versions.keys().find(|asked| stages().all(|stage| stage != asked.as_str())) {
             return Err(Fault::not_found("stage", unknown, stages()));

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use safetensors::{SafeTensorError, SafeTensors};
+use safetensors::SafeTensors;
 
 use super::finding::{Finding, Findings, quoted};
 use super::manifest::Window;
 use super::surface::{Initial, Surface};
 use crate::batch::Port;
 use crate::domain::tensor::{Dtype, Tensor};
-use crate::phrase::json;
+use crate::phrase::safetensors::broken;
 
 /// A recorded example: what went in and what came out, one entry per bin.
 ///
@@ -184,34 +184,6 @@ impl Recorded {
     }
 }
 
-/// What was found in a file of so many bytes that is no safetensors.
-fn broken(error: &SafeTensorError, len_bytes: usize) -> String {
-    match error {
-        SafeTensorError::HeaderTooSmall => {
-            format!("{len_bytes} bytes, fewer than the 8 that say how long the header is")
-        }
-        SafeTensorError::HeaderTooLarge => "a header over 100 MB".into(),
-        SafeTensorError::InvalidHeaderLength => {
-            format!("a header that ends behind the file's {len_bytes} bytes")
-        }
-        SafeTensorError::InvalidHeader(_) => "a header that is not UTF-8".into(),
-        SafeTensorError::InvalidHeaderDeserialization(error) | SafeTensorError::JsonError(error) => {
-            match json::syntax(error) {
-                Some(found) => format!("a header that is no JSON: {found}, byte {} of it", error.column()),
-                None => "a header with an entry that is not {dtype, shape, data_offsets}".into(),
-            }
-        }
-        SafeTensorError::TensorInvalidInfo => "a tensor whose bytes do not fit its shape and dtype".into(),
-        SafeTensorError::InvalidOffset(name) => {
-            format!("tensor {}, which does not begin where the one before it ends", quoted(name))
-        }
-        SafeTensorError::MetadataIncompleteBuffer => "other bytes behind the header than it says".into(),
-        SafeTensorError::ValidationOverflow => "a tensor whose shape is beyond all memory".into(),
-        SafeTensorError::TensorNotFound(name) => format!("no tensor {}", quoted(name)),
-        _ => "what is none".into(),
-    }
-}
-
 /// A tensor `[T, row…]` of an example, in the port's dtype; axes of length 1 may be missing or more.
 fn series(
     tensors: &SafeTensors<'_>,
@@ -241,61 +213,4 @@ fn entries(series: &Tensor, range: std::ops::Range<usize>, shape: &[usize]) -> T
     let len_bytes = series.shape[1..].iter().product::<usize>() * series.dtype.size_bytes();
     let bytes = &series.data.bytes()[range.start * len_bytes..range.end * len_bytes];
     Tensor::from_bytes(series.dtype, shape, bytes).expect("as many elements as the shape has")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn file(header: &str, data: &[u8]) -> Vec<u8> {
-        [&(header.len() as u64).to_le_bytes(), header.as_bytes(), data].concat()
-    }
-
-    fn said(bytes: &[u8]) -> Option<String> {
-        SafeTensors::deserialize(bytes).err().map(|error| broken(&error, bytes.len()))
-    }
-
-    const ONE: &str = r#"{"x":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}"#;
-
-    #[test]
-    fn each_way_to_be_no_safetensors_has_its_words() {
-        assert_eq!(said(&file(ONE, &[0; 8])), None);
-        let cases = [
-            (b"abc".to_vec(), "3 bytes, fewer than the 8"),
-            (file(ONE, &[0; 8])[..20].to_vec(), "ends behind the file's 20 bytes"),
-            (vec![0xff; 16], "a header over 100 MB"),
-            (file(ONE, &[0; 7]), "other bytes behind the header"),
-            (file("{", &[]), "a header that is no JSON: an object without its `}`"),
-            (file(r#"{"x":{"dtype":"F32"}}"#, &[]), "an entry that is not {dtype, shape, data_offsets}"),
-            (file(&ONE.replace("[2]", "[3]"), &[0; 8]), "do not fit its shape"),
-            (file(&ONE.replace("[0,8]", "[4,12]"), &[0; 12]), "`x`, which does not begin where"),
-        ];
-        for (bytes, part) in cases {
-            let said = said(&bytes).unwrap();
-            assert!(said.contains(part), "{said}");
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn of_a_damaged_file_something_is_known_and_no_phrase_of_the_reader_passes(
-            cuts in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
-            keep in any::<prop::sample::Index>(),
-        ) {
-            let mut bytes = file(ONE, &[0; 8]);
-            for (at, byte) in cuts {
-                let at = at.index(bytes.len());
-                bytes[at] = byte;
-            }
-            let cut = bytes[..keep.index(bytes.len())].to_vec();
-            for bytes in [bytes, cut] {
-                if let Some(said) = said(&bytes) {
-                    for phrase in ["what is none", "invalid", "Invalid", "error", "EOF", "overflow", "incomplete"] {
-                        prop_assert!(!said.contains(phrase), "{said}");
-                    }
-                }
-            }
-        }
-    }
 }

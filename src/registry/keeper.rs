@@ -401,7 +401,7 @@ impl Registry {
         let shelf = self.shelf.read();
         let alone = shelf.models.keys().map(|model| {
             let name = PipelineName::from(model.as_str());
-            match shelf.model_alone(model) {
+            match shelf.model_alone(model, None) {
                 Ok(spec) => PipelineRow { name, is_model: true, spec: Some(spec), fault: None },
                 Err(lookup) => {
                     PipelineRow { name, is_model: true, spec: None, fault: Some(lookup.to_string()) }
@@ -420,12 +420,12 @@ impl Registry {
         alone.chain(written).collect()
     }
 
-    /// The pipeline of that name: a model alone, or one of `pipelines/*.toml`. Whether its stages fit is for whoever
-    /// compiles it.
-    pub fn pipeline(&self, name: &str) -> Result<PipelineSpec, Lookup> {
+    /// The pipeline of that name: a model alone, in the version asked for, or one of `pipelines/*.toml`. Whether its
+    /// stages fit is for whoever compiles it.
+    pub fn pipeline(&self, name: &str, version: Option<Version>) -> Result<PipelineSpec, Lookup> {
         let shelf = self.shelf.read();
         if let Some((model, _)) = shelf.models.get_key_value(name) {
-            return shelf.model_alone(model);
+            return shelf.model_alone(model, version);
         }
         match shelf.pipelines.get(name) {
             Some(PipelineEntry { spec: Some(spec), .. }) => Ok(spec.clone()),

@@ -8,8 +8,9 @@ use super::finding::{Finding, Findings, quoted};
 use super::surface::Surface;
 use crate::domain::output::OutputRole;
 use crate::domain::tensor::{Dtype, Tensor};
-use crate::error::{clip, there_is};
+use crate::error::there_is;
 use crate::health::reference::{ChannelReference, LatentReference, Wrong};
+use crate::phrase::safetensors::broken;
 
 /// A version's training data: of each streamed input, as the model was given it, and of each output of latents.
 #[derive(Clone, Debug, PartialEq)]
@@ -31,7 +32,7 @@ impl Reference {
     /// Reads a reference. Everything that does not fit is named in one answer.
     pub fn read(file: &str, bytes: &Arc<[u8]>, surface: &Surface) -> Result<Self, Findings> {
         let tensors = SafeTensors::deserialize(bytes).map_err(|error| {
-            Findings::one(Finding::new(file, "", "a safetensors file", clip(&error.to_string())))
+            Findings::one(Finding::new(file, "", "a safetensors file", broken(&error, bytes.len())))
         })?;
         let mut reading = Reading { file, tensors: &tensors, findings: Findings::none() };
         let mut names = tensors.names();

@@ -237,8 +237,13 @@ impl Shelf {
         }
     }
 
-    pub(super) fn model_alone(&self, model: &ModelName) -> Result<PipelineSpec, Lookup> {
-        let ready = self.version(model.as_str(), None)?;
+    /// The pipeline of a model alone, as the version asked for takes its inputs; without one the highest that is ready.
+    pub(super) fn model_alone(
+        &self,
+        model: &ModelName,
+        version: Option<Version>,
+    ) -> Result<PipelineSpec, Lookup> {
+        let ready = self.version(model.as_str(), version)?;
         if let Some(why) = &ready.not_streamed {
             return Err(Lookup::Fault(format!(
                 "no session can be opened on {model}/{}: {why}",

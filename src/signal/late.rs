@@ -39,6 +39,13 @@ impl Stretches {
         bins.end - bins.start - known
     }
 
+    /// Adds those of `other`.
+    fn add_all(&mut self, other: &Stretches) {
+        for bins in &other.0 {
+            self.add(bins.clone());
+        }
+    }
+
     /// What of them lies in `bins`.
     fn within(&self, bins: &Range<u64>) -> impl Iterator<Item = Range<u64>> {
         let parts = self.0.iter().map(|stretch| stretch.start.max(bins.start)..stretch.end.min(bins.end));
@@ -55,10 +62,11 @@ impl Log<'_> {
         }
     }
 
-    /// Data that came for some of these bins were to be used, and are not.
-    fn dropped_bins(&mut self, bins: &Range<u64>) {
+    /// Data that came for these bins were to be used, and are not. Those that were open when they came are none of them.
+    fn dropped_bins(&mut self, bins: &Stretches) {
         let LateBins { came, dropped } = &mut *self.late_bins;
-        let new: u64 = came.within(bins).map(|part| dropped.add(part)).sum();
+        let late = bins.0.iter().flat_map(|bins| came.within(bins));
+        let new: u64 = late.map(|part| dropped.add(part)).sum();
         self.counts.late_bins_dropped += new;
     }
 }
@@ -133,18 +141,21 @@ pub struct LateCounts {
     pub sum: Vec<f64>,
     /// Samples or events in it.
     pub n: u64,
-    /// The closed bins that they were for: from the first to the last of them.
+    /// From the first to the last of the bins that they were for.
     pub bins: Option<Range<u64>>,
+    /// Those bins themselves: what lies between them is none of this signal's.
+    each: Stretches,
     /// Some value was not finite; it is not in `sum`.
     pub not_finite: bool,
 }
 
 impl LateCounts {
-    /// Adds `n` samples or events for the closed bin `k`.
+    /// Adds `n` samples or events for the bin `k`, which is closed, or for which they came already.
     pub fn note(&mut self, k: u64, n: u64, channels: usize) {
         self.sum.resize(channels, 0.0);
         self.n += n;
         widen(&mut self.bins, k..k + 1);
+        self.each.add(k..k + 1);
     }
 
     /// Adds to a channel.
@@ -154,6 +165,11 @@ impl LateCounts {
         } else {
             self.not_finite = true;
         }
+    }
+
+    /// Bytes that it holds beside itself.
+    pub fn bytes(&self) -> usize {
+        size_of_val(&self.sum[..]) + size_of_val(&self.each.0[..])
     }
 
     /// Whether there are none.
@@ -172,6 +188,7 @@ impl LateCounts {
         if let Some(bins) = other.bins.take() {
             widen(&mut self.bins, bins);
         }
+        self.each.add_all(&other.each);
         self.not_finite |= other.not_finite;
         other.clear();
     }
@@ -179,6 +196,7 @@ impl LateCounts {
     /// Back to none.
     pub fn clear(&mut self) {
         self.sum.clear();
+        self.each.0.clear();
         (self.n, self.bins, self.not_finite) = (0, None, false);
     }
 }
@@ -195,9 +213,7 @@ impl Track {
             return;
         }
         log.counts.dropped += late.n;
-        if let Some(bins) = &late.bins {
-            log.dropped_bins(bins);
-        }
+        log.dropped_bins(&late.each);
         let what = if self.pace.is_some() { "samples" } else { "events" };
         let detail =
             format!("{} {what} that came late were in no bin before {why}; they are left out", late.n);

@@ -43,7 +43,7 @@ impl OpenBin {
         size_of::<Self>()
             + size_of_val(&self.rows[..])
             + size_of_val(&self.index[..])
-            + size_of_val(&self.late.sum[..])
+            + self.late.bytes()
             + self.masked.len()
             + size_of_val(&self.fired[..])
     }

@@ -11,6 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use super::v1;
 use crate::domain::tensor::{Dtype, Tensor};
 use crate::error::Fault;
+use crate::phrase::serde::Takes;
 
 /// A tensor of the wire as one on the host. `name` stands in the fault.
 /// Errors: `invalid` (dtype, shape, length; an element of `values` that the dtype cannot hold, by its place).
@@ -193,7 +194,7 @@ impl<'de> Deserialize<'de> for Value {
         impl Visitor<'_> for ValueVisitor {
             type Value = Value;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a number, null, \"NaN\", \"Infinity\" or \"-Infinity\"")
+                write!(f, "{}", Takes("a number, null, \"NaN\", \"Infinity\" or \"-Infinity\""))
             }
             fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
                 Ok(Value(value))
@@ -239,7 +240,7 @@ impl<'de> Deserialize<'de> for ValueList {
         impl<'de> Visitor<'de> for ListVisitor {
             type Value = ValueList;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a flat list of numbers, row-major")
+                write!(f, "{}", Takes("a flat list of numbers, row-major"))
             }
             fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<ValueList, A::Error> {
                 let mut values = Vec::with_capacity(list.size_hint().unwrap_or(0));
@@ -260,7 +261,7 @@ impl<'de> Deserialize<'de> for v1::Tensor {
         impl<'de> Visitor<'de> for TensorVisitor {
             type Value = v1::Tensor;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a tensor: {dtype, shape, raw or values}")
+                write!(f, "{}", Takes("a tensor: {dtype, shape, raw or values}"))
             }
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<v1::Tensor, A::Error> {
                 let mut tensor = v1::Tensor::default();

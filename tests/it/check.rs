@@ -475,7 +475,10 @@ fn a_trial_that_cannot_be_read_says_what_is_there_and_what_should_be() {
         checked.of("startless"),
         &[file, "`first_bin`: expected the bin of the first rows, i64 [1], found none"],
     );
-    says(checked.of("short"), &[file, "expected a safetensors file"]);
+    says(
+        checked.of("short"),
+        &[file, "expected a safetensors file, found a header that ends behind the file's 100 bytes"],
+    );
     says(checked.of("uneven"), &[file, "`v`: expected 60 rows, as `raw` has, found 59"]);
     says(checked.of("outputless"), &[file, "expected at least one output (there are: v, raw), found none"]);
     says(

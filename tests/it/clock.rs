@@ -1,24 +1,15 @@
 //! Clocks: probes by every road, drift, steps, ages, and what replay makes of them.
 
-use std::num::NonZeroU64;
-use std::sync::Arc;
 use std::time::Duration;
 
-use latentd::domain::signal::SignalType;
 use latentd::domain::time::Stamp;
-use latentd::session::replay;
-use latentd::signal::aligner::Aligner;
-use latentd::signal::input::{ChannelSpec, Fill, InputChannels, InputSpec};
-use latentd::signal::plan::Plan;
-use latentd::signal::step::{Bin, Step};
-use latentd::store::{NoMetrics, Store};
-use latentd::wire::open::{PipelineDefaults, resolve};
+use latentd::signal::step::Bin;
 use latentd::wire::v1::down::Message as Down;
 use latentd::wire::v1::up::Message as Up;
 use latentd::wire::{json, tensor, v1};
 
 use crate::support::{
-    LIMIT, Latentd, Line, Rig, Setup, binned, block, counts, flag_names, linear, pipeline, recorded, says,
+    LIMIT, Latentd, Line, Rig, binned, block, counts, flag_names, linear, pipeline, recorded, replayed, says,
     signal, until,
 };
 
@@ -141,51 +132,6 @@ pub fn on_two_clocks() -> v1::OpenRequest {
     ask.signals[1].clock = "right-amp".into();
     ask.signals[1].own_writer = true;
     ask
-}
-
-/// What a run took in, done again to an aligner made as the session's of `pair` was. The server has stopped: everything is
-/// in the library.
-pub async fn replayed(setup: &Setup, info: &v1::RunInfo) -> Vec<Bin> {
-    let width_ns = NonZeroU64::new(W as u64).expect("a width");
-    let defaults = PipelineDefaults { width_ns: Some(width_ns.get()), ..Default::default() };
-    let open = resolve(info.resolved.as_ref().expect("what was asked for"), &defaults).expect("it resolves");
-    let input = |(at, name): (usize, &str)| {
-        let channel = |name: &str| ChannelSpec { name: name.into(), ..Default::default() };
-        let spec = InputSpec {
-            name: name.into(),
-            kind: SignalType::Binned,
-            bin_width_ns: width_ns,
-            channels: InputChannels::Named(vec![channel("a"), channel("b")]),
-            missing_ok: 0,
-            fill: Fill::Zero,
-            required: true,
-            wants_mask: false,
-            chain: Vec::new(),
-            rate: None,
-            image: None,
-        };
-        (spec, Some(at))
-    };
-    let plan = Plan {
-        width_ns,
-        t0_ns: open.t0_ns,
-        policies: open.policies,
-        channels_by: open.channels_by,
-        signals: open.signals.clone(),
-        inputs: ["left", "right"].into_iter().enumerate().map(input).collect(),
-        trials: None,
-        reset_on: Default::default(),
-    };
-    let (mut aligner, _) = Aligner::new(plan).expect("a plan that fits");
-    let store = Store::embedded(&setup.data(), 64 << 20, Arc::new(NoMetrics)).await.expect("the store opens");
-    let run = info.run.parse().expect("a run's id");
-    let mut intake = store.intake(run).await.expect("the library answers").expect("the run");
-    let mut steps = Vec::new();
-    while let Some(taking) = intake.next().await.expect("the library answers") {
-        replay::again(&mut aligner, &open.signals, taking, &mut steps).expect("it is taken again");
-    }
-    store.close().await;
-    steps.into_iter().filter_map(|step| if let Step::Bin(bin) = step { Some(bin) } else { None }).collect()
 }
 
 /// What `pair` gives for these bins: by bin its number, flags, and `sum` in bits.

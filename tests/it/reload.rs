@@ -291,3 +291,26 @@ async fn sixteen_sessions_stay_on_their_digest_while_versions_come_change_break_
 async fn sixteen_sessions_stay_on_their_digest_through_a_minute_of_changes() {
     torture(60, 2).await;
 }
+
+#[tokio::test]
+async fn a_session_on_a_broken_version_is_refused_by_its_fault_while_another_version_is_still_to_load() {
+    let broken = Model { graph: sums(1)[..30].to_vec(), ..tortured(1) };
+    // What comes after the start stays a candidate.
+    let server = Setup::bare().model(broken).key("settle_ms", 3_600_000).key("scan_ms", 10).start().await;
+    let second = server.setup.models().join("tortured/2");
+    fs::create_dir(&second).expect("a folder for the version");
+    fs::write(second.join("model.onnx"), sums(2)).expect("a graph");
+    let version = |version| v1::OpenRequest { versions: [("tortured".into(), version)].into(), ..ask() };
+    until(LIMIT, "version 2 is a candidate", || async {
+        let answer = server.get("/v1/models/tortured/versions/2").await;
+        (answer.status == 200)
+            .then(|| answer.message::<v1::ModelVersion>())
+            .filter(|page| page.state == "candidate")
+    })
+    .await;
+    let refused = |ask: v1::OpenRequest| async { server.try_open(ask).await.err().expect("it is refused") };
+    refused(version(1)).await.is(422, "invalid", &["tortured/1/model.onnx: expected an ONNX model"]);
+    refused(version(2)).await.is(503, "unavailable", &["tortured/2 is not ready: candidate"]);
+    refused(ask()).await.is(503, "unavailable", &["tortured/2 is not ready: candidate"]);
+    server.stop().await;
+}

@@ -1,24 +1,12 @@
 //! Thresholds of crossings: read from one run, set in the next, refused by name, and repeated by replay.
 
-use std::num::NonZeroU64;
-use std::sync::Arc;
-
-use latentd::domain::signal::SignalType;
 use latentd::domain::tensor::{Dtype, Tensor};
 use latentd::graph::build::GraphBuilder;
-use latentd::session::replay;
-use latentd::signal::aligner::Aligner;
-use latentd::signal::input::{Fill, InputChannels, InputSpec};
-use latentd::signal::op::{Op, Spread};
-use latentd::signal::plan::Plan;
-use latentd::signal::step::{Bin, Step};
-use latentd::store::{NoMetrics, Store};
-use latentd::wire::open::{PipelineDefaults, resolve};
 use latentd::wire::{tensor, v1};
 
 use crate::recordings::Random;
 use crate::support::models::Model;
-use crate::support::{Latentd, Rig, Setup, block, flag_names, pipeline, says, signal};
+use crate::support::{Latentd, Rig, Setup, block, flag_names, pipeline, replayed, says, signal};
 
 const NAMES: [&str; 3] = ["quiet", "loud", "dead"];
 /// Samples per second; a bin has 20, the calibration of the model 200.
@@ -30,18 +18,6 @@ const BINS: usize = SAMPLES / PER_BIN;
 const CALIBRATION: usize = 10;
 /// Spikes stand so many samples apart, from the first sample on.
 const APART: usize = 40;
-
-fn op() -> Op {
-    Op::ThresholdCrossings {
-        low_hz: 250.0,
-        high_hz: 900.0,
-        order: 2,
-        times: -6.0,
-        of: Spread::Median,
-        calibrate_s: 0.1,
-        refractory_ms: 5.0,
-    }
-}
 
 /// Counts of three channels, given back as they are.
 fn model(name: &'static str, chain: &str) -> Model {
@@ -184,48 +160,6 @@ async fn measured_thresholds_set_in_the_next_session_count_the_same_from_the_fir
     let bits = |row: &[f32]| row.iter().map(|x| x.to_bits()).collect::<Vec<u32>>();
     let again: Vec<Vec<u32>> = bins.iter().map(|bin| bits(&bin.inputs[0].values)).collect();
     assert_eq!(again, counts.iter().map(|row| bits(row)).collect::<Vec<_>>());
-}
-
-/// What a run took in, done again to an aligner made as the session's was, of what the run itself says. The server has
-/// stopped: everything is in the library.
-async fn replayed(setup: &Setup, info: &v1::RunInfo) -> Vec<Bin> {
-    let width_ns = NonZeroU64::new(10_000_000).expect("a width");
-    let defaults = PipelineDefaults { width_ns: Some(width_ns.get()), ..Default::default() };
-    let open = resolve(info.resolved.as_ref().expect("what was asked for"), &defaults).expect("it resolves");
-    let input = InputSpec {
-        name: "lfp".into(),
-        kind: SignalType::Continuous,
-        bin_width_ns: width_ns,
-        channels: InputChannels::Count(NAMES.len()),
-        image: None,
-        missing_ok: 0,
-        fill: Fill::Zero,
-        required: true,
-        wants_mask: false,
-        chain: vec![op()],
-        rate: None,
-    };
-    let plan = Plan {
-        width_ns,
-        t0_ns: open.t0_ns,
-        policies: open.policies,
-        channels_by: open.channels_by,
-        signals: open.signals.clone(),
-        inputs: vec![(input, Some(0))],
-        trials: None,
-        reset_on: Default::default(),
-    };
-    let (mut aligner, _) = Aligner::new(plan).expect("a plan that fits");
-    aligner.give_thresholds(0, &open.statics["lfp.thresholds"].to_f64());
-    let store = Store::embedded(&setup.data(), 64 << 20, Arc::new(NoMetrics)).await.expect("the store opens");
-    let run = info.run.parse().expect("a run's id");
-    let mut intake = store.intake(run).await.expect("the library answers").expect("the run");
-    let mut steps = Vec::new();
-    while let Some(taking) = intake.next().await.expect("the library answers") {
-        replay::again(&mut aligner, &open.signals, taking, &mut steps).expect("it is taken again");
-    }
-    store.close().await;
-    steps.into_iter().filter_map(|step| if let Step::Bin(bin) = step { Some(bin) } else { None }).collect()
 }
 
 #[tokio::test]

@@ -7,9 +7,9 @@ use latentd::wire::v1;
 use latentd::wire::v1::down::Message as Down;
 
 use crate::clock::{
-    Amp, CLEAR_US, Device, W, answers_of_pair, answers_recorded, is_true, on_two_clocks, replayed, unix_ns,
+    Amp, CLEAR_US, Device, W, answers_of_pair, answers_recorded, is_true, on_two_clocks, unix_ns,
 };
-use crate::support::{Latentd, block, flag_names, says};
+use crate::support::{Latentd, block, flag_names, replayed, says};
 
 const S: i64 = 1_000_000_000;
 const MS: i64 = 1_000_000;

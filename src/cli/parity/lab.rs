@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use ndarray::{Array2, s};
 use parking_lot::Mutex;
 
-use crate::app::live::way_in;
+use crate::app::live::{aligner, way_in};
 use crate::batch::{Pool, PoolConfig, Ran, Silent, repeated, rows_of};
 use crate::cli::replay::cut::Cut;
 use crate::domain::settings::ChannelsBy;
@@ -22,7 +22,6 @@ use crate::registry::finding::{Finding, Findings};
 use crate::registry::pipelines::PipelineSpec;
 use crate::registry::ready::{self, ReadyVersion};
 use crate::registry::version::{self, VersionDir};
-use crate::signal::aligner::Aligner;
 use crate::signal::chain::until_bin;
 use crate::signal::op::Op;
 use crate::signal::step::{Bin, Step};
@@ -157,7 +156,7 @@ impl Lab {
             spec.chain.truncate(until_bin(&spec.chain, spec.kind).map_or(0, <[Op]>::len));
         }
         let width_ns = way.width_ns;
-        let (mut aligner, _) = Aligner::new(way)?;
+        let (mut aligner, _) = aligner(&self.plan, &open, way)?;
         let mut steps = Vec::new();
         let width_ns = i64::try_from(width_ns.get()).unwrap_or(i64::MAX);
         for due in Cut::new(moved.as_ref().unwrap_or(recording), width_ns) {
@@ -258,9 +257,14 @@ impl Lab {
     ) -> Result<(), Fault> {
         let statics = self.plan.statics.iter().map(|known| Tensor::zeros(known.dtype, &known.shape));
         let mut journey = Journey::new(Arc::clone(&self.plan), statics.collect(), Instant::now());
+        let mut next_bin = bins.first().map(|bin| bin.k);
         for bin in bins {
             if anew || bin.reset.is_some() {
                 journey.reset();
+            }
+            let follows = next_bin.replace(bin.k + 1) == Some(bin.k);
+            if bin.epoch || !follows {
+                journey.break_windows();
             }
             let started = Instant::now();
             let mut next = journey.begin(&bin.inputs, started);
@@ -309,4 +313,63 @@ fn earlier(recording: &Recording, ns: i64, samples: i64) -> Recording {
         }
     }
     recording
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::ids::Version;
+    use crate::domain::output::Flags;
+    use crate::domain::tensor::Dtype;
+    use crate::engine::{OrtEngine, library};
+    use crate::graph::build::{Attribute, GraphBuilder};
+    use crate::signal::step::InputRow;
+
+    /// y: the sum of the last two bins of x.
+    fn sums_of_two() -> (tempfile::TempDir, Lab) {
+        let graph = GraphBuilder::new("sums")
+            .input("x", Dtype::F32, &["batch".into(), 2.into(), 1.into()])
+            .i64("axis", &[1], &[1])
+            .node_with("ReduceSum", &["x", "axis"], &["y"], [Attribute::int("keepdims", 0)])
+            .output("y", Dtype::F32, &["batch".into(), 1.into()])
+            .bytes();
+        let manifest = "mode = \"window\"\n[window]\nsize_bins = 2\nhop_bins = 1\n\
+             [[input]]\nname = \"x\"\ntensor = \"x\"\nbin_ms = 10\nchannels = 1\n\
+             [[output]]\ntensor = \"y\"\nrole = \"latent\"\n";
+        let folder = tempfile::tempdir().unwrap();
+        let model_dir = folder.path().canonicalize().unwrap();
+        std::fs::create_dir(model_dir.join("1")).unwrap();
+        std::fs::write(model_dir.join("model.toml"), manifest).unwrap();
+        std::fs::write(model_dir.join("1/model.onnx"), graph).unwrap();
+        let engine = library::find(None).and_then(|path| OrtEngine::open(&path));
+        let engine = Arc::new(engine.unwrap_or_else(|error| panic!("{error}")));
+        let dir = VersionDir { model: "sums".into(), version: Version(1), model_dir };
+        let lab = Lab::open(&dir, engine).unwrap_or_else(|findings| panic!("{findings}"));
+        (folder, lab)
+    }
+
+    #[test]
+    fn no_window_reaches_over_skipped_bins_or_back_over_an_epoch_as_in_a_session() {
+        let (_folder, lab) = sums_of_two();
+        let bin = |k: u64| Bin {
+            k,
+            flags: Flags::default(),
+            reset: None,
+            epoch: k == 7,
+            inputs: vec![InputRow {
+                values: vec![k as f32],
+                mask: vec![true],
+                present: true,
+                cofiring: None,
+            }],
+            early: false,
+        };
+        // Bins 3 and 4 are skipped, and with bin 7 a new epoch begins.
+        let bins: Vec<Bin> = [1, 2, 5, 6, 7, 8].into_iter().map(bin).collect();
+        let outputs = lab.outputs(&bins, false, 1, 8).unwrap();
+        let y: Vec<Option<f64>> = outputs["y"].iter().map(|y| y.is_finite().then_some(*y)).collect();
+        assert_eq!(y, [None, Some(3.0), None, None, None, Some(11.0), None, Some(15.0)]);
+        assert!(lab.fed(&bins, 5).unwrap().is_none(), "no window ends there");
+        assert_eq!(lab.fed(&bins, 6).unwrap().unwrap()[0].to_f64(), [5.0, 6.0]);
+    }
 }

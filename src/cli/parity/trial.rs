@@ -7,7 +7,8 @@ use safetensors::SafeTensors;
 
 use crate::cli::{replay, with_causes};
 use crate::domain::tensor::{Dtype, Tensor};
-use crate::error::{clip, there_is};
+use crate::error::there_is;
+use crate::phrase::safetensors::broken;
 use crate::pipeline::plan::Plan;
 use crate::registry::finding::{Finding, Findings, quoted};
 use crate::registry::{file, version::VersionDir};
@@ -61,7 +62,7 @@ pub fn read(version: &VersionDir, plan: &Plan) -> Result<Trial, Findings> {
 
 fn expected(shown: &str, bytes: &[u8], recording: Recording, plan: &Plan) -> Result<Trial, Findings> {
     let tensors = SafeTensors::deserialize(bytes).map_err(|error| {
-        Findings::one(Finding::new(shown, "", "a safetensors file", clip(&error.to_string())))
+        Findings::one(Finding::new(shown, "", "a safetensors file", broken(&error, bytes.len())))
     })?;
     let mut findings = Findings::none();
     let mut trial = Trial {

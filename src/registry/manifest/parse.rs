@@ -8,7 +8,7 @@ use toml::Value;
 use super::{BatchAxis, Channels, Manifest, ServeDevice, StateInit};
 use crate::engine::Device;
 use crate::error::clip;
-use crate::phrase::serde::Said;
+use crate::phrase::serde::{Said, Takes};
 use crate::phrase::toml::Broken;
 use crate::registry::finding::{Finding, Findings};
 
@@ -175,6 +175,7 @@ fn take_out(value: &mut Value, path: &[Step]) -> bool {
 
 /// Expected and found, for a value of the manifest.
 fn words(said: &Said, value: Option<&Value>) -> (String, String) {
+    let shown = || value.map_or_else(|| "another".into(), |value| clip(&value.to_string()));
     match said {
         Said::Unknown { there_are, .. } => {
             (format!("a known key (one of {})", there_are.join(", ")), "a key that does not exist".into())
@@ -182,13 +183,9 @@ fn words(said: &Said, value: Option<&Value>) -> (String, String) {
         Said::Missing { .. } => ("a value".into(), "nothing".into()),
         Said::Twice { .. } => ("the key once".into(), "it again".into()),
         Said::Wrong { expected, found } => (expected.clone(), found.clone()),
-        Said::Else(said) => {
-            let expected = if said.contains("untagged enum Numbers") {
-                "numbers or \"file:NAME\""
-            } else {
-                "a value that the key takes"
-            };
-            (expected.into(), value.map_or_else(|| "another".into(), |value| clip(&value.to_string())))
+        Said::NoForm { of } if of == "Numbers" => ("numbers or \"file:NAME\"".into(), shown()),
+        Said::NoForm { .. } | Said::NoNumber { .. } | Said::NoBase64 { .. } | Said::Else => {
+            ("a value that the key takes".into(), shown())
         }
     }
 }
@@ -212,9 +209,10 @@ impl<'de> Deserialize<'de> for Channels {
         match &value {
             Value::Integer(n @ 1..=1_000_000) => Ok(Channels::Count(*n as u32)),
             Value::String(text) if text == "any" => Ok(Channels::Any),
-            other => {
-                Err(D::Error::invalid_value(unexpected(other), &"a number from 1 to 1000000 or \"any\""))
-            }
+            other => Err(D::Error::invalid_value(
+                unexpected(other),
+                &Takes("a number from 1 to 1000000 or \"any\""),
+            )),
         }
     }
 }
@@ -225,7 +223,9 @@ impl<'de> Deserialize<'de> for BatchAxis {
         match &value {
             Value::Integer(axis @ 0..=15) => Ok(BatchAxis::Axis(*axis as u32)),
             Value::String(text) if text == "none" => Ok(BatchAxis::None),
-            other => Err(D::Error::invalid_value(unexpected(other), &"an axis from 0 to 15 or \"none\"")),
+            other => {
+                Err(D::Error::invalid_value(unexpected(other), &Takes("an axis from 0 to 15 or \"none\"")))
+            }
         }
     }
 }
@@ -240,7 +240,7 @@ impl<'de> Deserialize<'de> for StateInit {
             _ => None,
         });
         init.ok_or_else(|| {
-            D::Error::invalid_value(unexpected(&value), &"\"zeros\", \"file:NAME\" or \"static:NAME\"")
+            D::Error::invalid_value(unexpected(&value), &Takes("\"zeros\", \"file:NAME\" or \"static:NAME\""))
         })
     }
 }
@@ -254,8 +254,8 @@ impl<'de> Deserialize<'de> for ServeDevice {
             Some(("cuda", number)) => number.parse().ok().map(Device::Cuda),
             _ => None,
         });
-        device
-            .map(ServeDevice)
-            .ok_or_else(|| D::Error::invalid_value(unexpected(&value), &"\"auto\", \"cpu\" or \"cuda:N\""))
+        device.map(ServeDevice).ok_or_else(|| {
+            D::Error::invalid_value(unexpected(&value), &Takes("\"auto\", \"cpu\" or \"cuda:N\""))
+        })
     }
 }

@@ -4,6 +4,7 @@ use serde::Deserialize;
 
 use crate::domain::output::OutputRole;
 use crate::domain::signal::word;
+use crate::phrase::serde::Takes;
 
 macro_rules! by_word {
     ($($type:ident),+) => {$(
@@ -12,7 +13,7 @@ macro_rules! by_word {
                 let text = String::deserialize(from)?;
                 $type::parse(&text).ok_or_else(|| {
                     let expected = format!("one of {}", $type::words());
-                    serde::de::Error::invalid_value(serde::de::Unexpected::Str(&text), &expected.as_str())
+                    serde::de::Error::invalid_value(serde::de::Unexpected::Str(&text), &Takes(&expected))
                 })
             }
         }

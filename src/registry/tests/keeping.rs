@@ -3,6 +3,8 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 
 use super::repository::{Repository, STEP, step, twice};
 use crate::domain::ids::Version;
+use crate::domain::tensor::Dtype;
+use crate::graph::build::GraphBuilder;
 use crate::registry::{Lookup, check};
 
 const CHANGED: &str = "a version never changes, found sha256:";
@@ -321,16 +323,55 @@ fn pipelines_are_listed_beside_the_models_and_their_faults_are_sentences() {
             "{name}: {said}\n not {sentence}"
         );
     }
-    assert_eq!(repository.registry.pipeline("good").unwrap().stages.len(), 2);
-    assert_eq!(repository.registry.pipeline("decoder").unwrap().stages.len(), 1);
-    assert!(matches!(repository.registry.pipeline("broken"), Err(Lookup::Fault(_))));
-    let said = repository.registry.pipeline("goodd").unwrap_err().to_string();
+    assert_eq!(repository.registry.pipeline("good", None).unwrap().stages.len(), 2);
+    assert_eq!(repository.registry.pipeline("decoder", None).unwrap().stages.len(), 1);
+    assert!(matches!(repository.registry.pipeline("broken", None), Err(Lookup::Fault(_))));
+    let said = repository.registry.pipeline("goodd", None).unwrap_err().to_string();
     assert!(said.starts_with("no pipeline `goodd`; there are: good, "), "{said}");
     // A pipeline that breaks in place goes on as it was read; one whose file is gone is gone.
     repository.put("pipelines/good.toml", "[[stage");
     fs::remove_file(repository.path("pipelines/unfed.toml")).unwrap();
     repository.rescan_after(1_000);
     repository.rescan_after(2_000);
-    assert_eq!(repository.registry.pipeline("good").unwrap().stages.len(), 2);
-    assert!(matches!(repository.registry.pipeline("unfed"), Err(Lookup::NotFound(_))));
+    assert_eq!(repository.registry.pipeline("good", None).unwrap().stages.len(), 2);
+    assert!(matches!(repository.registry.pipeline("unfed", None), Err(Lookup::NotFound(_))));
+}
+
+#[test]
+fn a_version_that_is_asked_for_by_number_is_told_by_itself_whatever_the_others_are() {
+    let repository = Repository::new();
+    repository.put("m/1/model.onnx", &step()[..30]);
+    repository.registry.first_scan();
+    repository.put("m/2/model.onnx", twice(2));
+    repository.rescan_after(100);
+    assert_eq!(repository.row("m", 2).0, "candidate");
+    let asked = |version: u32| repository.registry.pipeline("m", Some(Version(version)));
+    assert!(
+        matches!(asked(1), Err(Lookup::Fault(said)) if said.contains("m/1/model.onnx: expected an ONNX model"))
+    );
+    assert!(matches!(asked(2), Err(Lookup::NotReady(said)) if said.contains("m/2 is not ready: candidate")));
+    assert!(matches!(repository.registry.pipeline("m", None), Err(Lookup::NotReady(_))));
+    assert!(matches!(asked(3), Err(Lookup::NotFound(_))));
+
+    // Its inputs are its own: a higher version takes another one.
+    repository.rescan_after(2_000);
+    repository.put("m/3/model.onnx", named("u"));
+    repository.rescan_after(3_000);
+    repository.rescan_after(4_000);
+    let input = |version| {
+        let spec = repository.registry.pipeline("m", version).unwrap();
+        spec.stages[0].inputs.keys().cloned().collect::<Vec<_>>()
+    };
+    assert_eq!((input(Some(Version(2))), input(Some(Version(3)))), (vec!["x".into()], vec!["u".into()]));
+    assert_eq!(input(None), ["u"]);
+}
+
+/// A copy of its input, which has this name.
+fn named(input: &str) -> Vec<u8> {
+    let dims = ["batch".into(), 2.into()];
+    GraphBuilder::new("named")
+        .input(input, Dtype::F32, &dims)
+        .node("Identity", &[input], &["y"])
+        .output("y", Dtype::F32, &dims)
+        .bytes()
 }

@@ -95,11 +95,11 @@ fn a_graph_without_manifest_is_served_as_it_is() {
         let ready = repository.ready(model);
         assert_eq!((ready.manifest.kind, ready.inputs.len(), ready.outputs.len()), (ModelKind::Plain, 1, 1));
         assert_eq!(ready.output("y").unwrap().role, crate::domain::output::OutputRole::Decoded);
-        assert_eq!(repository.registry.pipeline(model).unwrap().stages[0].inputs.len(), 1);
+        assert_eq!(repository.registry.pipeline(model, None).unwrap().stages[0].inputs.len(), 1);
     }
     let two = repository.ready("two");
     assert_eq!(two.input("a.1").unwrap().1.port, 0);
-    let said = repository.registry.pipeline("two").unwrap_err().to_string();
+    let said = repository.registry.pipeline("two", None).unwrap_err().to_string();
     assert_eq!(said, "no session can be opened on two/1: it has no model.toml, and 2 inputs instead of one");
 }
 

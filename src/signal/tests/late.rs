@@ -1,6 +1,6 @@
 //! Closed bins that data came for: which are counted, and that each is once.
 
-use crate::domain::output::EventKind;
+use crate::domain::output::{EventKind, Flags};
 use crate::domain::settings::LatePolicy;
 use crate::domain::signal::SignalType;
 use crate::domain::time::Rate;
@@ -84,4 +84,32 @@ fn under_next_bins_are_dropped_only_where_their_data_are_and_samples_that_are_no
     rig.push(rows(4, 2, &[1.0; 2]));
     rig.push(rows(1, 2, &[1.0; 2]));
     assert_eq!((bins(&rig), rig.aligner.counts().dropped), ((1, 1), 1));
+}
+
+#[test]
+fn what_one_signal_drops_does_not_count_the_bins_between_that_another_ones_data_were_used_for() {
+    let mut rig = two_signals(|plan| {
+        plan.policies.late = LatePolicy::Next;
+        plan.signals[0] = event_signal(&["a", "b"]);
+        plan.inputs[0].0.kind = SignalType::SpikeEvents;
+    });
+    let push = |rig: &mut Rig, from: i64, to: i64| {
+        (0..2).for_each(|signal| rig.push_to(signal, spikes(from * W, to * W, &[])));
+    };
+    push(&mut rig, 0, 9);
+    rig.push(spikes(3 * W, 4 * W, &[(0, 3 * W)]));
+    push(&mut rig, 9, 10);
+    assert!(rig.bin(9).flags.has(Flags::LATE), "what came for bin 3 is used");
+    rig.push_to(1, spikes(W, 2 * W, &[(0, W)]));
+    rig.push_to(1, spikes(5 * W, 6 * W, &[(0, 5 * W)]));
+    assert_eq!(bins(&rig), (3, 0));
+    rig.finish();
+    assert_eq!(bins(&rig), (3, 2), "bins 1 and 5");
+    let told = rig.notices(EventKind::Late);
+    let last = told.last().unwrap();
+    assert_eq!(
+        (last.from_bin, last.to_bin),
+        (Some(1), Some(6)),
+        "the event tells from the first to the last"
+    );
 }

@@ -17,6 +17,7 @@ pub mod frames; // frames and opens, and reading of outputs
 pub mod http; // a rig and bare calls over HTTP
 pub mod models; // small models whose every output a test can compute
 pub mod proxy; // a road to a server that can be closed
+pub mod replay; // what a run took in, done again
 pub mod raw; // bytes over gRPC that no client of the schema would send
 pub mod scrape; // what is measured, read as Prometheus reads it
 pub mod server; // the process
@@ -32,6 +33,7 @@ pub use frames::{
 pub use http::{Answer, Rig, says};
 pub use models::Linear;
 pub use proxy::Proxy;
+pub use replay::replayed;
 pub use scrape::Scrape;
 pub use server::{Latentd, Setup};
 pub use stream::{Line, carried};
