@@ -2,7 +2,8 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::live::{Live, named};
+use super::live::Live;
+use super::way_in::named;
 use crate::domain::caller::Caller;
 use crate::domain::signal::SignalSpec;
 use crate::error::Fault;

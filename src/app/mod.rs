@@ -7,6 +7,7 @@ pub mod infer; // rows without a session
 pub mod library; // runs and their results
 pub mod live; // sessions and frames
 pub mod talk; // a rig's stream
+pub mod way_in; // what was asked for, and its signals' way into bins
 mod thresholds; // of crossings, given at open
 mod columns; // frames whose rows came as columns
 pub mod models; // the registry and pipelines

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use ndarray::{Array2, s};
 use parking_lot::Mutex;
 
-use crate::app::live::{aligner, way_in};
+use crate::app::way_in::{aligner, way_in};
 use crate::batch::{Pool, PoolConfig, Ran, Silent, repeated, rows_of};
 use crate::cli::replay::cut::Cut;
 use crate::domain::settings::ChannelsBy;

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use latentd::app::live::{aligner, way_in};
 use latentd::app::models::Models;
+use latentd::app::way_in::{aligner, way_in};
 use latentd::batch::{Pool, PoolConfig, Silent};
 use latentd::engine::{Engine, OrtEngine, library};
 use latentd::metrics::Metrics;
