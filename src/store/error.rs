@@ -182,6 +182,12 @@ impl StoreError {
         }
     }
 
+    /// Whether it is the library that has no time, or is not the one that is fed: the journal keeps what is for it, and
+    /// a later try may move that.
+    pub fn leaves_all_in_the_journal(&self) -> bool {
+        matches!(self, Self::Away { .. } | Self::Busy(_) | Self::OtherLibrary { .. })
+    }
+
     /// Whether the same call may succeed a moment later without anyone's doing.
     pub fn is_passing(&self) -> bool {
         matches!(self, Self::Busy(_))

@@ -1,4 +1,7 @@
-//! A journal never feeds another library than the one it has fed while rows are left in it.
+//! A journal never feeds another library than the one it has fed while rows are left in it; and a library in PostgreSQL
+//! that has no time at a stop.
+
+use std::sync::Arc;
 
 use latentd::wire::v1;
 
@@ -133,4 +136,44 @@ async fn a_database_made_anew_under_a_running_server_gets_no_tail_of_a_run_that_
     let stopped = server.stop().await;
     assert!(left(&stopped) > waiting);
     assert_eq!(database.count("SELECT count(*) FROM run").await, 0);
+}
+
+/// Keeps everybody from the runs until it is let go.
+async fn hold(database: &Arc<Database>) {
+    let holder = Arc::clone(database);
+    tokio::spawn(async move { holder.execute("BEGIN; LOCK TABLE run; SELECT pg_sleep(600)").await });
+    until(LIMIT, "the lock", || async {
+        let held = "SELECT count(*) FROM pg_locks WHERE relation = 'run'::regclass AND granted \
+                    AND mode = 'AccessExclusiveLock'";
+        (database.count(held).await == 1).then_some(())
+    })
+    .await;
+}
+
+async fn let_go(database: &Database) {
+    let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+               WHERE datname = current_database() AND query LIKE '%pg_sleep(600)' AND pid <> pg_backend_pid()";
+    database.execute(end).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_library_that_is_busy_at_the_stop_counts_as_one_that_is_away() {
+    // It says that it is busy; and it would say so only when the stop has been given up long since.
+    for statement_s in [1, 600] {
+        let database = database().await;
+        let setup = setup().library(&database, &database.url).key("database_statement_s", statement_s);
+        let server = setup.start().await;
+        let rig = begun(&server).await;
+        hold(&database).await;
+        let name = rig.run().to_owned();
+        rig.close().await;
+        // With exit code 0.
+        let stopped = server.stop().await;
+        assert!(left(&stopped) > 0);
+        let_go(&database).await;
+        let server = stopped.start().await;
+        let info: v1::RunInfo = server.get(&format!("/v1/runs/{name}")).await.message();
+        assert_eq!((info.state.as_str(), info.bins), ("closed", 5));
+        server.stop().await;
+    }
 }
