@@ -43,6 +43,9 @@ const DRAINING: &str = "the server is draining";
 const LAST_WORDS: Duration = Duration::from_secs(1);
 /// How long a collector may take for the last spans.
 const LAST_SPANS: Duration = Duration::from_secs(2);
+/// How long a library at a distance may take for the last of what is recorded; what it has not taken stays in the
+/// journal.
+const LAST_MOVE: Duration = Duration::from_secs(5);
 /// How long the journal may take to be flushed and moved.
 const FLUSH: Duration = Duration::from_secs(30);
 /// The file in the data directory by which a server has it for itself.
@@ -388,22 +391,29 @@ impl End {
                 export.stop(left.min(LAST_SPANS)).await;
             }
         };
-        let (flushed, ()) = tokio::join!(tokio::time::timeout(FLUSH, self.recorder.stop()), last_spans);
+        let patience = self.drain.saturating_sub(begun.elapsed()).clamp(LAST_WORDS, LAST_MOVE);
+        let (flushed, ()) =
+            tokio::join!(tokio::time::timeout(FLUSH, self.recorder.stop(patience)), last_spans);
         if flushed.is_err() {
             tracing::error!(
                 "the journal could not be flushed in time; what is durable is moved by the next start"
             );
             stopped = Stopped::Forced;
         }
-        if let Ok(Err(errors)) = flushed {
-            for error in &errors {
+        if let Ok(Err(left)) = flushed {
+            for error in &left.uncommitted {
+                let error: &dyn std::error::Error = error;
+                tracing::error!(error, "not everything could be written to the journal");
+            }
+            for error in &left.unmoved {
                 tracing::error!(
                     error = error as &dyn std::error::Error,
                     "not everything could be moved to the library; the next start does it"
                 );
             }
-            // A library that is away cost nobody an answer, and the journal has it all.
-            if !errors.iter().all(|error| matches!(error, StoreError::Away { .. })) {
+            // A library that is away or busy cost nobody an answer, and the journal has it all.
+            if !left.uncommitted.is_empty() || !left.unmoved.iter().all(StoreError::leaves_all_in_the_journal)
+            {
                 stopped = Stopped::Forced;
             }
         }

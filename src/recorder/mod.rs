@@ -139,20 +139,36 @@ impl Recorder {
         &self.shared.store
     }
 
-    /// Commits what waits, moves all of it to the library, and calls the runs that are still open interrupted.
-    /// From now on there is no room. Errors: everything that could not be committed or moved; what was committed is
-    /// moved by the next start. The second call does nothing.
-    pub async fn stop(self) -> Result<(), Vec<StoreError>> {
+    /// Commits what waits, moves all of it to the library, and calls the runs that are still open interrupted. A library
+    /// at a distance is given `patience` for that. From now on there is no room. The second call does nothing.
+    /// Errors: everything that could not be committed or moved; what was committed is moved by the next start.
+    pub async fn stop(self, patience: Duration) -> Result<(), Unfinished> {
         let Some(tasks) = self.tasks.lock().take() else { return Ok(()) };
         self.shared.budget.close();
         self.shared.stop_writing.cancel();
-        let mut errors = ended("the writer", tasks.writer.await);
+        let uncommitted = ended("the writer", tasks.writer.await);
         self.shared.stop_moving.cancel();
-        errors.extend(ended("the mover", tasks.mover.await));
-        if errors.is_empty() {
-            errors.extend(self.shared.store.end().await.err());
+        let mover = tasks.mover.abort_handle();
+        let moved = async {
+            let mut unmoved = ended("the mover", tasks.mover.await);
+            if unmoved.is_empty() {
+                unmoved.extend(self.shared.store.end().await.err());
+            }
+            unmoved
+        };
+        let unmoved = if self.shared.store.library().is_remote() {
+            tokio::time::timeout(patience, moved).await.unwrap_or_else(|_| {
+                mover.abort();
+                let why = format!("no answer within {} s", patience.as_secs_f64());
+                vec![StoreError::Away { why, source: None }]
+            })
+        } else {
+            moved.await
+        };
+        if uncommitted.is_empty() && unmoved.is_empty() {
+            return Ok(());
         }
-        if errors.is_empty() { Ok(()) } else { Err(errors) }
+        Err(Unfinished { uncommitted, unmoved })
     }
 
     /// Ends the tasks where they stand, as `kill -9` would.
@@ -166,6 +182,15 @@ impl Recorder {
             self.shared.store.journal().file().let_go().await;
         }
     }
+}
+
+/// What a stop left undone.
+#[derive(Debug)]
+pub struct Unfinished {
+    /// Why records are lost.
+    pub uncommitted: Vec<StoreError>,
+    /// Why rows are left in the journal.
+    pub unmoved: Vec<StoreError>,
 }
 
 /// The errors of a task; that it panicked is one of them.

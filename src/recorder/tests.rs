@@ -65,7 +65,7 @@ async fn a_seq_is_durable_when_its_frame_and_the_bins_it_closed_are() {
     assert_eq!(run.durable_seq(0), Some(1));
     durable(&run, put(&run, [Record::Skipped { from_bin: 5, to_bin: 9 }])).await;
     assert_eq!(run.durable_seq(0), Some(2));
-    recorder.stop().await.unwrap();
+    recorder.stop(LIMIT).await.unwrap();
 }
 
 #[tokio::test]
@@ -83,7 +83,7 @@ async fn a_run_can_be_queried_once_it_has_begun_and_is_listed_soon() {
     assert_eq!((page.runs[0].bins, page.runs[0].end_bin), (3, Some(3)));
     durable(&run, run.close(close(3))).await;
     assert_eq!(store.run(run.run()).await.unwrap().unwrap().state, RunState::Closed);
-    recorder.stop().await.unwrap();
+    recorder.stop(LIMIT).await.unwrap();
 }
 
 #[tokio::test]
@@ -95,8 +95,8 @@ async fn a_stop_keeps_everything_and_calls_open_runs_interrupted() {
     closed.close(close(100));
     put(&open, [bins(0, 50)]);
     let store = recorder.store().clone();
-    recorder.clone().stop().await.unwrap();
-    recorder.stop().await.unwrap();
+    recorder.clone().stop(LIMIT).await.unwrap();
+    recorder.stop(LIMIT).await.unwrap();
     assert_eq!(store.journal().bytes(), 0);
     let record = store.library().run(closed.run()).await.unwrap().unwrap();
     assert_eq!((record.state, record.bins), (RunState::Closed, 100));
@@ -120,7 +120,7 @@ async fn a_run_is_moved_when_64_kib_have_gathered_and_after_chunk_s() {
     for (run, n) in [(&big, 10_000), (&small, 1)] {
         assert_eq!(store.library().run(run.run()).await.unwrap().unwrap().bins, n);
     }
-    recorder.stop().await.unwrap();
+    recorder.stop(LIMIT).await.unwrap();
 }
 
 #[tokio::test]
@@ -152,7 +152,7 @@ async fn a_slow_disk_refuses_room_names_the_bins_later_and_goes_on() {
     assert_eq!(bins_of(&store, run.run()).await, want);
     let named = events(&store, run.run(), EventKind::NotRecorded).await;
     assert_eq!(named, [(Some(next), Some(next + 20), 20)]);
-    recorder.stop().await.unwrap();
+    recorder.stop(LIMIT).await.unwrap();
 }
 
 #[tokio::test]
@@ -183,7 +183,7 @@ async fn a_full_disk_stops_recording_and_the_run_says_so_once_there_is_space() {
     assert_eq!(bins_of(&store, run.run()).await, (0..10).collect::<Vec<_>>());
     durable(&quiet, put(&quiet, [bins(0, 1)])).await;
     assert_eq!(recorder.writing_fault(), None);
-    recorder.stop().await.unwrap();
+    recorder.stop(LIMIT).await.unwrap();
 }
 
 #[tokio::test]
@@ -194,7 +194,7 @@ async fn a_full_disk_at_the_stop_is_an_error_and_nothing_durable_is_lost() {
     durable(&run, put(&run, [bins(0, 10)])).await;
     recorder.store().journal().file().limit_growth(Some(2)).await;
     put(&run, [bins(10, 5000)]);
-    assert!(recorder.stop().await.is_err());
+    assert!(recorder.stop(LIMIT).await.is_err());
     let store = store_in(dir.path()).await;
     store.recover().await.unwrap();
     assert_eq!(bins_of(&store, run.run()).await, (0..10).collect::<Vec<_>>());
@@ -207,7 +207,7 @@ async fn bins_that_come_twice_are_kept_once_and_named() {
     let run = recorder.open(head());
     put(&run, [bins(0, 10), bins(5, 3), bins(10, 2)]);
     let store = recorder.store().clone();
-    recorder.stop().await.unwrap();
+    recorder.stop(LIMIT).await.unwrap();
     assert_eq!(bins_of(&store, run.run()).await, (0..12).collect::<Vec<_>>());
     assert_eq!(events(&store, run.run(), EventKind::NotRecorded).await, [(Some(5), Some(8), 3)]);
 }
@@ -246,7 +246,7 @@ async fn frames_keep_the_sessions_order_over_all_signals() {
         store.move_runs(&[run.run()]).await.unwrap();
     }
     assert_eq!(run.durable_seq(0), Some(2));
-    recorder.stop().await.unwrap();
+    recorder.stop(LIMIT).await.unwrap();
 }
 
 /// What happens to some sessions, in any order.
@@ -365,7 +365,7 @@ proptest! {
                     Act::Kill | Act::Stop => {
                         let is_stop = matches!(act, Act::Stop);
                         if is_stop {
-                            recorder.stop().await.unwrap();
+                            recorder.stop(LIMIT).await.unwrap();
                         } else {
                             recorder.kill().await;
                         }

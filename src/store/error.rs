@@ -22,18 +22,19 @@ pub enum StoreError {
     /// The schema could not be brought up to this version.
     #[error("the store's schema could not be migrated")]
     Migrate(#[source] sqlx::migrate::MigrateError),
-    /// The journal holds rows of runs whose beginning is in another library.
+    /// The library is not the one that has the beginning of what the journal holds.
     #[error(
-        "the journal still holds {rows} rows of runs that began in the library `{fed}`; start once with that one, so \
-         that they are moved, then with `{wanted}`"
+        "this is another library, `{found}`, than the one that the journal feeds, `{fed}`; start once with that one, so \
+         that what the journal holds is moved, then with this one"
     )]
     OtherLibrary {
-        /// The library that it has fed.
+        /// The library that the journal has fed.
         fed: String,
-        /// The one that it is to feed.
-        wanted: &'static str,
-        /// How many.
-        rows: i64,
+        /// The one that was found.
+        found: String,
+        /// What waits, and where they are; not for callers.
+        #[source]
+        waiting: Waiting,
     },
     /// The address of the library's database cannot be read.
     #[error("the address of the library's database cannot be read")]
@@ -78,6 +79,18 @@ pub enum StoreError {
         #[source]
         source: tokio::task::JoinError,
     },
+}
+
+/// What a journal holds for another library.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{rows} rows of the journal wait for the library at {fed_at}, and this one is at {found_at}")]
+pub struct Waiting {
+    /// How many rows.
+    pub rows: usize,
+    /// Where the library was that the journal feeds.
+    pub fed_at: String,
+    /// Where the one is that was found.
+    pub found_at: String,
 }
 
 /// SQLite's primary result codes.
@@ -156,6 +169,23 @@ impl StoreError {
             }
             other => other,
         }
+    }
+
+    /// The same for callers who need not find out themselves, where it says that there is no library to be asked.
+    pub(super) fn absence(&self) -> Option<Self> {
+        match self {
+            Self::Away { why, .. } => Some(Self::Away { why: why.clone(), source: None }),
+            Self::OtherLibrary { fed, found, waiting } => {
+                Some(Self::OtherLibrary { fed: fed.clone(), found: found.clone(), waiting: waiting.clone() })
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether it is the library that has no time, or is not the one that is fed: the journal keeps what is for it, and
+    /// a later try may move that.
+    pub fn leaves_all_in_the_journal(&self) -> bool {
+        matches!(self, Self::Away { .. } | Self::Busy(_) | Self::OtherLibrary { .. })
     }
 
     /// Whether the same call may succeed a moment later without anyone's doing.

@@ -1,6 +1,7 @@
 //! The journal: what must not be lost, in one order, on this machine's disk.
 //! Enters: rows, one per run and group commit. Leaves: the same rows, until the library holds them.
-//! Owns: the order (`ord`). Must hold: what `append` answered is there after power loss; a number is never reused.
+//! Owns: the order (`ord`), and which library it feeds. Must hold: what `append` answered is there after power loss; a
+//! number is never reused; while there are rows for one library they go to no other.
 //! Must not know: what a row says, who asked for it.
 
 use std::collections::{HashMap, VecDeque};
@@ -11,8 +12,9 @@ use futures::TryStreamExt;
 use parking_lot::Mutex;
 use sqlx::{QueryBuilder, Sqlite};
 
-use super::error::StoreError;
+use super::error::{StoreError, Waiting};
 use super::file::SqliteFile;
+use super::library::{Feeder, Identity};
 use super::run::Owner;
 use crate::domain::ids::RunId;
 
@@ -41,6 +43,18 @@ pub struct Row {
     pub records: Bytes,
 }
 
+/// The library that rows are left for.
+#[derive(sqlx::FromRow)]
+struct Fed {
+    library: String,
+    library_id: Option<String>,
+    library_place: Option<String>,
+    rows: i64,
+}
+
+/// Where a library was of which an earlier version did not keep that.
+const NO_PLACE: &str = "a place that is not known";
+
 #[derive(sqlx::FromRow)]
 struct RowForm {
     ord: i64,
@@ -54,6 +68,10 @@ pub struct Journal {
     file: SqliteFile,
     owner: Owner,
     index: Arc<Mutex<Index>>,
+    /// The word for the kind of library that it feeds.
+    kind: &'static str,
+    /// Which one of that kind; nothing before the first contact with it.
+    fed: Arc<tokio::sync::Mutex<Option<Identity>>>,
 }
 
 /// Which rows there are, by run. Sixteen bytes a row; a row is rarely under five hundred.
@@ -106,29 +124,50 @@ impl Index {
 }
 
 impl Journal {
-    /// Opens the journal in `file`, which feeds the library of that name, and counts this start.
-    /// Errors: `StoreError::OtherLibrary` while it holds rows of runs that another library has the beginning of.
-    pub async fn open(file: SqliteFile, library: &'static str) -> Result<Self, StoreError> {
+    /// Opens the journal in `file`, which feeds a library of that kind at that place, and counts this start. One without
+    /// rows feeds whichever it meets first; one with rows feeds the library that it has fed before.
+    /// Errors: `StoreError::OtherLibrary` while it holds rows of runs that another kind of library has the beginning of.
+    pub async fn open(file: SqliteFile, kind: &'static str, place: &str) -> Result<Self, StoreError> {
         let mut tx = file.begin().await?;
-        let left_over: Option<(String, i64)> = sqlx::query_as(
-            "SELECT library, (SELECT count(*) FROM journal)
+        let left_over: Option<Fed> = sqlx::query_as(
+            "SELECT
+                 library,
+                 library_id,
+                 library_place,
+                 (SELECT count(*) FROM journal) AS rows
              FROM journal_identity
-             WHERE library <> ? AND EXISTS (SELECT 1 FROM journal)",
+             WHERE EXISTS (SELECT 1 FROM journal)",
         )
-        .bind(library)
         .fetch_optional(&mut *tx)
         .await?;
-        if let Some((fed, rows)) = left_over {
-            return Err(StoreError::OtherLibrary { fed, wanted: library, rows });
+        if let Some(fed) = &left_over
+            && fed.library != kind
+        {
+            let fed_at = fed.library_place.clone().unwrap_or_else(|| NO_PLACE.into());
+            return Err(StoreError::OtherLibrary {
+                fed: fed.library.clone(),
+                found: kind.into(),
+                waiting: Waiting { rows: fed.rows as usize, fed_at, found_at: place.into() },
+            });
         }
+        let fed = left_over.and_then(|fed| {
+            let place = fed.library_place.unwrap_or_else(|| NO_PLACE.into());
+            fed.library_id.map(|id| Identity { id, place })
+        });
         let (journal, boot): (String, i64) = sqlx::query_as(
-            "INSERT INTO journal_identity (only_row, owner, boot, library)
-             VALUES (1, ?, 1, ?)
-             ON CONFLICT (only_row) DO UPDATE SET boot = boot + 1, library = excluded.library
+            "INSERT INTO journal_identity (only_row, owner, boot, library, library_id, library_place)
+             VALUES (1, ?, 1, ?, ?, ?)
+             ON CONFLICT (only_row) DO UPDATE SET
+                 boot = boot + 1,
+                 library = excluded.library,
+                 library_id = excluded.library_id,
+                 library_place = excluded.library_place
              RETURNING owner, boot",
         )
         .bind(uuid::Uuid::new_v4().as_simple().to_string())
-        .bind(library)
+        .bind(kind)
+        .bind(fed.as_ref().map(|fed| &fed.id))
+        .bind(fed.as_ref().map_or(place, |fed| &fed.place))
         .fetch_one(&mut *tx)
         .await?;
         tx.commit().await?;
@@ -151,7 +190,13 @@ impl Journal {
             index.add(run, Place { ord, bytes: bytes as u64 });
         }
         drop(rows);
-        Ok(Self { file, owner: Owner { journal, boot }, index: Arc::new(Mutex::new(index)) })
+        Ok(Self {
+            file,
+            owner: Owner { journal, boot },
+            index: Arc::new(Mutex::new(index)),
+            kind,
+            fed: Arc::new(tokio::sync::Mutex::new(fed)),
+        })
     }
 
     /// This journal and this start of it.
@@ -262,5 +307,38 @@ impl Journal {
     /// The file it lies in.
     pub fn file(&self) -> &SqliteFile {
         &self.file
+    }
+}
+
+#[async_trait::async_trait]
+impl Feeder for Journal {
+    async fn recognise(&self, found: &Identity) -> Result<(), StoreError> {
+        // Held until it is written, so that of several first contacts one is the first.
+        let mut fed = self.fed.lock().await;
+        match &*fed {
+            Some(fed) if fed == found => return Ok(()),
+            // Also without rows: the beginnings of open runs are in the other one.
+            Some(fed) if fed.id != found.id => {
+                return Err(StoreError::OtherLibrary {
+                    fed: format!("{} {}", self.kind, fed.id),
+                    found: format!("{} {}", self.kind, found.id),
+                    waiting: Waiting {
+                        rows: self.index.lock().rows.values().map(VecDeque::len).sum(),
+                        fed_at: fed.place.clone(),
+                        found_at: found.place.clone(),
+                    },
+                });
+            }
+            _ => {}
+        }
+        let mut tx = self.file.begin().await?;
+        sqlx::query("UPDATE journal_identity SET library_id = ?, library_place = ?")
+            .bind(&found.id)
+            .bind(&found.place)
+            .execute(&mut *tx)
+            .await?;
+        tx.commit().await?;
+        *fed = Some(found.clone());
+        Ok(())
     }
 }

@@ -13,6 +13,23 @@ use super::run::{Owner, RunEdit, RunFilter, RunPage, RunRecord};
 use super::transfer::{FramePack, Transfer};
 use crate::domain::ids::{KeyId, RunId};
 
+/// Which library it is that lies elsewhere.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// Made with its schema, and never changed.
+    pub id: String,
+    /// Where it is now, in words without what is secret.
+    pub place: String,
+}
+
+/// Whoever remembers which library it feeds.
+#[async_trait::async_trait]
+pub trait Feeder: Send + Sync {
+    /// Lets it know the library at the other end of a new connection before that is used for anything.
+    /// Errors: `StoreError::OtherLibrary`, and what keeps it from remembering.
+    async fn recognise(&self, found: &Identity) -> Result<(), StoreError>;
+}
+
 /// What became of a transfer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Taken {
@@ -23,7 +40,8 @@ pub enum Taken {
         /// The library's mark.
         moved_to: i64,
     },
-    /// The library has no such run, and the transfer does not begin one: it was deleted.
+    /// The library has no such run, and the transfer does not begin one: the library is older than the run's beginning,
+    /// as after the restore of a dump.
     NoRun,
 }
 

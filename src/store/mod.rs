@@ -106,19 +106,26 @@ impl Store {
         metrics: Arc<dyn StoreMetrics>,
     ) -> Result<Self, StoreError> {
         let file = local_file(data, wal_limit_bytes).await?;
-        let journal = Journal::open(file.clone(), EMBEDDED).await?;
+        let journal = Journal::open(file.clone(), EMBEDDED, &data.display().to_string()).await?;
         Ok(Self::new(journal, Arc::new(SqliteLibrary::new(file)), metrics))
     }
 
     /// Opens the journal in `data`, with its library in PostgreSQL, which need not be there yet.
+    /// Errors: `StoreError::OtherLibrary` where it is there and is another one than the one that the journal holds rows
+    /// for.
     pub async fn in_postgres(
         data: &Path,
         wal_limit_bytes: u64,
         at: &PostgresAt,
         metrics: Arc<dyn StoreMetrics>,
     ) -> Result<Self, StoreError> {
-        let library = PostgresLibrary::new(at)?;
-        let journal = Journal::open(local_file(data, wal_limit_bytes).await?, IN_POSTGRES).await?;
+        let place = at.place()?;
+        let journal = Journal::open(local_file(data, wal_limit_bytes).await?, IN_POSTGRES, &place).await?;
+        let library = PostgresLibrary::fed_by(at, Arc::new(journal.clone()))?;
+        // Whatever else it says is no reason not to start.
+        if let Err(error @ StoreError::OtherLibrary { .. }) = library.probe().await {
+            return Err(error);
+        }
         Ok(Self::new(journal, Arc::new(library), metrics))
     }
 
@@ -166,7 +173,7 @@ impl Store {
     }
 }
 
-/// The library that a journal feeds, as the journal remembers it.
+/// The kind of library that a journal feeds, as the journal remembers it.
 const EMBEDDED: &str = "embedded";
 const IN_POSTGRES: &str = "postgres";
 

@@ -68,7 +68,14 @@ impl Store {
                         }
                     }
                     Some(Taken::NoRun) => {
-                        tracing::warn!(run.id = %run, rows.to = sum.to, "rows of a deleted run are dropped");
+                        // It is the library that the journal feeds, or there would be no connection to it.
+                        tracing::warn!(
+                            run.id = %run,
+                            rows.to = sum.to,
+                            bins = sum.bins,
+                            "the library has gone back to before this run began, as by the restore of a dump; what the \
+                             journal holds of the run is dropped"
+                        );
                         done.push((*run, sum.to));
                     }
                     None => later.retain(|other| other != run),

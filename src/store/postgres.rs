@@ -6,6 +6,7 @@ mod connections;
 mod take;
 mod text;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,7 +18,7 @@ use super::error::StoreError;
 use super::event::EventEntry;
 use super::extent::{Extent, Track};
 use super::key::{KeyForm, KeyRecord, SELECT_KEY};
-use super::library::{Library, Taken};
+use super::library::{Feeder, Library, Taken};
 use super::record::Annotation;
 use super::rows::{EventForm, ExtentForm, RunForm, SELECT_EVENT, SELECT_RUN, int_from};
 use super::run::{Owner, RunEdit, RunFilter, RunPage, RunRecord};
@@ -89,9 +90,14 @@ pub struct PostgresLibrary {
 }
 
 impl PostgresLibrary {
-    /// The library at that place, which nobody has looked for yet. Errors: a URL that is none.
+    /// The library at that place, which nobody has looked for yet; whichever that is. Errors: a URL that is none.
     pub fn new(at: &PostgresAt) -> Result<Self, StoreError> {
-        Ok(Self { connections: Connections::new(at.options()?, at.limits) })
+        Ok(Self { connections: Connections::new(at, None)? })
+    }
+
+    /// The same, which answers nothing unless `feeder` recognises it.
+    pub fn fed_by(at: &PostgresAt, feeder: Arc<dyn Feeder>) -> Result<Self, StoreError> {
+        Ok(Self { connections: Connections::new(at, Some(feeder))? })
     }
 }
 

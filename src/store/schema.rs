@@ -59,6 +59,11 @@ pub(super) async fn bring_up_postgres(conn: &mut PgConnection) -> Result<(), Sto
     Ok(())
 }
 
+/// The identity of a library in PostgreSQL whose schema is up to date.
+pub(super) async fn library_id(conn: &mut PgConnection) -> Result<String, StoreError> {
+    Ok(sqlx::query_scalar("SELECT id FROM library_identity").fetch_one(conn).await?)
+}
+
 /// The steps of a local file.
 pub(super) async fn sqlite(conn: &mut SqliteConnection) -> Result<Vec<Step>, StoreError> {
     let known: Option<i64> =

@@ -151,7 +151,7 @@ async fn a_row_that_cannot_be_read_is_an_event_and_stops_nothing() {
 }
 
 #[tokio::test]
-async fn rows_of_a_deleted_run_are_dropped() {
+async fn rows_of_a_run_whose_beginning_the_library_has_lost_are_dropped() {
     let dir = tempdir().unwrap();
     let store = store_in(dir.path()).await;
     let head = head();

@@ -21,32 +21,34 @@ const STATEMENT_S: f64 = 2.0;
 /// What a call may take at most: its turn, a connection, the call itself; and a busy machine.
 const AT_MOST: Duration = Duration::from_secs(8);
 
-async fn database() -> Arc<Database> {
+/// A fresh database.
+pub async fn database() -> Arc<Database> {
     Arc::new(Database::fresh(&process_env).await)
 }
 
 /// A road to the database, and a setup whose server takes it.
-async fn by_road(setup: Setup, database: &Arc<Database>) -> (Proxy, Setup) {
+pub async fn by_road(setup: Setup, database: &Arc<Database>) -> (Proxy, Setup) {
     let road = Proxy::to(&database.address()).await;
     let url = database.url_by("127.0.0.1", road.address.port());
     let setup = setup.library(database, &url);
     (road, setup.key("database_connect_s", CONNECT_S).key("database_statement_s", STATEMENT_S))
 }
 
-async fn readiness(server: &Latentd) -> v1::ReadyReply {
+/// What `/readyz` says, which is always that the server is ready.
+pub async fn readiness(server: &Latentd) -> v1::ReadyReply {
     let answer = server.get("/readyz").await;
     assert_eq!(answer.status, 200, "a library that is away does not make the server unready");
     latentd::wire::json::read(&answer.body).expect("readiness")
 }
 
 /// Waits until the server says that the library is away.
-async fn says_away(server: &Latentd) {
+pub async fn says_away(server: &Latentd) {
     let told = until(LIMIT, "degraded", || async { readiness(server).await.degraded.first().cloned() }).await;
     says(&told, &["the library is away"]);
 }
 
 /// Waits until nothing is left in the journal and nothing amiss.
-async fn caught_up(server: &Latentd) {
+pub async fn caught_up(server: &Latentd) {
     until(LIMIT, "the journal moved, nothing degraded", || async {
         let left = library::count(&server.setup, "SELECT count(*) FROM journal");
         (left == 0 && readiness(server).await.degraded.is_empty()).then_some(())

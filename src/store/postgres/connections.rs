@@ -1,6 +1,7 @@
 //! Connections to the library's database: how many, for how long, and what is known of its absence.
 //! Enters: a call that needs one. Leaves: a `Lease`, which comes back by `settle`, with the call's answer.
-//! Owns: idle connections, and the word that the library is away. Must hold: every wait has a limit; a connection in
+//! Owns: idle connections, and the word that the library is away, or another one. Must hold: every wait has a limit; a
+//! connection is used for nothing before whoever feeds the library has recognised it; a connection in
 //! whose middle somebody went away, or that has failed, is never used again; while the library is away one caller at a
 //! time finds out whether it is back, all others are told at once.
 //! Must not know: what is asked.
@@ -18,8 +19,9 @@ use sqlx::{ConnectOptions, Connection};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
 
-use super::PostgresLimits;
+use super::{PostgresAt, PostgresLimits};
 use crate::store::error::StoreError;
+use crate::store::library::{Feeder, Identity};
 use crate::store::schema;
 
 /// How long an absence is believed before somebody looks again.
@@ -34,6 +36,8 @@ const GRACE: Duration = Duration::from_millis(500);
 pub(super) struct Connections {
     options: PgConnectOptions,
     limits: PostgresLimits,
+    place: String,
+    feeder: Option<Arc<dyn Feeder>>,
     places: Arc<Semaphore>,
     /// The one used last is last.
     idle: Mutex<Vec<Idle>>,
@@ -48,7 +52,7 @@ struct Idle {
 }
 
 struct Absence {
-    why: String,
+    error: StoreError,
     /// From then on the next caller finds out.
     look_again: Instant,
 }
@@ -85,15 +89,18 @@ impl Limit {
 }
 
 impl Connections {
-    pub(super) fn new(options: PgConnectOptions, limits: PostgresLimits) -> Self {
-        Self {
-            options,
-            limits,
-            places: Arc::new(Semaphore::new(limits.connections)),
+    /// Connections to that place, none of them made yet. Errors: an address that is none.
+    pub(super) fn new(at: &PostgresAt, feeder: Option<Arc<dyn Feeder>>) -> Result<Self, StoreError> {
+        Ok(Self {
+            options: at.options()?,
+            limits: at.limits,
+            place: at.place()?,
+            feeder,
+            places: Arc::new(Semaphore::new(at.limits.connections)),
             idle: Mutex::default(),
             absence: Mutex::default(),
             is_current: AtomicBool::new(false),
-        }
+        })
     }
 
     /// A connection to a library that is here and whose schema is up to date.
@@ -104,13 +111,9 @@ impl Connections {
             Ok(Err(_)) => return Err(StoreError::Busy(sqlx::Error::PoolClosed)),
             Err(_) => return Err(StoreError::Busy(sqlx::Error::PoolTimedOut)),
         };
-        let connected = match self.living().await {
-            Some(conn) => Ok(conn),
-            None => Limit(self.limits.connect).of(self.connect()).await,
-        };
-        let answer = match connected {
-            Ok(conn) => self.current(conn).await,
-            Err(error) => Err(error),
+        let answer = match self.living().await {
+            Some(conn) => self.current(conn).await,
+            None => self.fresh().await,
         };
         match answer {
             Ok(conn) => {
@@ -152,8 +155,10 @@ impl Connections {
         let mut absence = self.absence.lock();
         let Some(known) = &mut *absence else { return Ok(()) };
         let now = Instant::now();
-        if now < known.look_again {
-            return Err(StoreError::Away { why: known.why.clone(), source: None });
+        if now < known.look_again
+            && let Some(error) = known.error.absence()
+        {
+            return Err(error);
         }
         // If this caller goes away before it knows, somebody else looks after that.
         known.look_again = now + self.limits.connect + BELIEVED;
@@ -162,8 +167,8 @@ impl Connections {
 
     /// Remembers an absence, and that nothing is known of connections and schema any more.
     fn told(&self, error: StoreError) -> StoreError {
-        if let StoreError::Away { why, .. } = &error {
-            *self.absence.lock() = Some(Absence { why: why.clone(), look_again: Instant::now() + BELIEVED });
+        if let Some(absence) = error.absence() {
+            *self.absence.lock() = Some(Absence { error: absence, look_again: Instant::now() + BELIEVED });
             self.idle.lock().clear();
             self.is_current.store(false, Ordering::Release);
         }
@@ -180,6 +185,17 @@ impl Connections {
                 None
             }
         }
+    }
+
+    /// A new connection, to a library that is recognised: the address may lead to another one than a moment ago.
+    async fn fresh(&self) -> Result<PgConnection, StoreError> {
+        let conn = Limit(self.limits.connect).of(self.connect()).await?;
+        let mut conn = self.current(conn).await?;
+        if let Some(feeder) = &self.feeder {
+            let id = self.statement_limit().of(schema::library_id(&mut conn)).await?;
+            feeder.recognise(&Identity { id, place: self.place.clone() }).await?;
+        }
+        Ok(conn)
     }
 
     async fn connect(&self) -> Result<PgConnection, StoreError> {

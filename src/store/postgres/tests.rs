@@ -121,8 +121,7 @@ async fn the_tail_of_a_run_never_goes_to_another_library_than_its_beginning() {
     embedded.close().await;
     drop(embedded);
     let refused = store_in(dir.path(), &database).await.err().expect("rows of another library's run");
-    let said = refused.to_string();
-    assert!(said.contains("1 rows") && said.contains("`embedded`") && said.contains("`postgres`"), "{said}");
+    says(&refused, &["1 rows", "`embedded`", "`postgres`"]);
     let embedded = crate::store::testing::store_in(dir.path()).await;
     embedded.recover().await.unwrap();
     assert_eq!(bins_of(&embedded, head.run).await, (0..10).collect::<Vec<_>>());
@@ -131,6 +130,80 @@ async fn the_tail_of_a_run_never_goes_to_another_library_than_its_beginning() {
     let store = store_in(dir.path(), &database).await.unwrap();
     store.library().probe().await.unwrap();
     store.close().await;
+}
+
+/// Checks what an error and its cause say.
+fn says(error: &StoreError, parts: &[&str]) {
+    let why = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
+    let said = format!("{error}: {why}");
+    parts.iter().for_each(|part| assert!(said.contains(part), "`{part}` is not in: {said}"));
+}
+
+#[tokio::test]
+async fn a_journal_with_rows_meets_no_other_library_and_one_without_takes_whichever_it_meets_first() {
+    let (dir, database) = (tempfile::tempdir().unwrap(), database().await);
+    let head = head();
+    let store = store_in(dir.path(), &database).await.unwrap();
+    store.journal().append(&[row(head.run, 0, 0, &[begun(&head), bins(0, 5)])]).await.unwrap();
+    store.move_runs(&[head.run]).await.unwrap();
+    let fed = database.text("SELECT id FROM library_identity").await;
+    // In the middle of a start, and without rows: the run goes on.
+    database.recreate().await;
+    let met = async || loop {
+        match store.library().probe().await {
+            // The connections that were cut are an absence, which is believed for a moment.
+            Err(StoreError::Away { .. }) => tokio::time::sleep(Duration::from_millis(50)).await,
+            met => break met.expect_err("another library"),
+        }
+    };
+    let refused = met().await;
+    let found = database.text("SELECT id FROM library_identity").await;
+    says(&refused, &["another library", &fed, &found, "0 rows"]);
+    store.journal().append(&[row(head.run, 1, 1, &[bins(5, 5)])]).await.unwrap();
+    for _ in 0..2 {
+        let refused = store.move_runs(&[head.run]).await.unwrap_err();
+        assert!(matches!(refused, StoreError::OtherLibrary { .. }), "{refused:?}");
+        assert_eq!(refused.fault().kind, crate::error::Kind::Unavailable);
+    }
+    assert!(store.journal().has(head.run));
+    store.close().await;
+    drop(store);
+    let refused = store_in(dir.path(), &database).await.err().expect("a row is left");
+    says(&refused, &["another library", &fed, &found, "1 rows"]);
+
+    // As from a dump: the identity of the one before, wherever it lies.
+    database.execute(&format!("UPDATE library_identity SET id = '{fed}'")).await;
+    let store = store_in(dir.path(), &database).await.unwrap();
+    // The run's beginning is not in this dump.
+    store.recover().await.unwrap();
+    assert_eq!(store.journal().bytes(), 0);
+    store.close().await;
+    drop(store);
+    database.execute(&format!("UPDATE library_identity SET id = '{found}'")).await;
+    let store = store_in(dir.path(), &database).await.unwrap();
+    store.library().probe().await.unwrap();
+    store.close().await;
+}
+
+#[tokio::test]
+async fn a_role_that_may_not_change_the_schema_serves_once_another_has_migrated() {
+    let (dir, database) = (tempfile::tempdir().unwrap(), database().await);
+    at(&database.url).migrate().await.unwrap();
+    let role = format!("latentd_test_{}", uuid::Uuid::new_v4().simple());
+    let rights = format!(
+        "CREATE ROLE {role}; GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {role}"
+    );
+    database.execute(&rights).await;
+    let joint = if database.url.contains('?') { '&' } else { '?' };
+    let url = format!("{}{joint}options=-c%20role%3D{role}", database.url);
+    let store = Store::in_postgres(dir.path(), 64 << 20, &at(&url), Arc::new(NoMetrics)).await.unwrap();
+    let head = head();
+    store.journal().append(&[row(head.run, 0, 0, &[begun(&head), bins(0, 5)])]).await.unwrap();
+    let moved = store.move_runs(&[head.run]).await;
+    store.close().await;
+    let bins = database.count("SELECT sum(bins) FROM run").await;
+    database.execute(&format!("DROP OWNED BY {role}; DROP ROLE {role}")).await;
+    assert_eq!((moved.map_err(|error| error.to_string()), bins), (Ok(()), 5));
 }
 
 #[tokio::test]
@@ -143,6 +216,7 @@ async fn servers_that_start_together_bring_the_schema_up_once_and_a_newer_one_is
         probed.unwrap();
     }
     assert!(place.steps().await.unwrap().iter().all(|step| step.state == schema::StepState::Applied));
+    assert_eq!(database.count("SELECT count(*) FROM library_identity").await, 1);
     database.execute("INSERT INTO _sqlx_migrations VALUES (9000, 'later', now(), true, '\\x00', 0)").await;
     let later = PostgresLibrary::new(&place).unwrap();
     assert_eq!(later.mark(RunId::new()).await.unwrap(), None);

@@ -47,9 +47,23 @@ impl Database {
         Self::fresh_in(SERVER.get_or_init(|| server(env)).await).await
     }
 
+    /// Drops it, whoever is in it, and makes another of its name.
+    pub async fn recreate(&self) {
+        for sql in [drop_of(&self.name), create_of(&self.name)] {
+            run(&self.server, &sql).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
+        }
+    }
+
+    /// The one text that a query gives.
+    pub async fn text(&self, sql: &str) -> String {
+        let mut conn = connect(&self.options).await.unwrap_or_else(|error| panic!("{error}"));
+        let select = sqlx::query_scalar(sqlx::AssertSqlSafe(sql.to_owned()));
+        select.fetch_one(&mut conn).await.unwrap_or_else(|error| panic!("{sql}: {error}"))
+    }
+
     async fn fresh_in(server: &PgConnectOptions) -> Self {
         let name = format!("latentd_test_{}", uuid::Uuid::new_v4().simple());
-        run(server, &format!("CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8'"))
+        run(server, &create_of(&name))
             .await
             .unwrap_or_else(|error| panic!("a database for this test cannot be made: {error}"));
         let options = server.clone().database(&name);
@@ -86,7 +100,7 @@ impl Database {
 
 impl Drop for Database {
     fn drop(&mut self) {
-        let (options, sql) = (self.server.clone(), format!("DROP DATABASE {} WITH (FORCE)", self.name));
+        let (options, sql) = (self.server.clone(), drop_of(&self.name));
         // On a thread of its own: a runtime may be at work on this one.
         let dropped = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -96,6 +110,14 @@ impl Drop for Database {
             eprintln!("the database {} could not be dropped: {error}", self.name);
         }
     }
+}
+
+fn create_of(name: &str) -> String {
+    format!("CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8'")
+}
+
+fn drop_of(name: &str) -> String {
+    format!("DROP DATABASE {name} WITH (FORCE)")
 }
 
 async fn connect(options: &PgConnectOptions) -> Result<PgConnection, String> {

@@ -65,8 +65,9 @@ impl Setup {
         self
     }
 
-    /// The library in that database, which is reached by this URL.
-    pub fn library(self, database: &Arc<Database>, url: &str) -> Self {
+    /// The library in that database, which is reached by this URL, in place of any other.
+    pub fn library(mut self, database: &Arc<Database>, url: &str) -> Self {
+        self.flags.retain(|(name, _)| name != "database-url");
         Self { database: Some(Arc::clone(database)), ..self.key("database_url", url) }
     }
 
