@@ -38,6 +38,7 @@ mod order; // which frame comes next
 mod outputs; // values of a run in every form
 mod overload; // more sessions than there is room for
 mod parity; // every road answers alike
+mod pieces; // requests that come in pieces
 mod postgres; // a library in PostgreSQL: there, away, silent, shared
 mod preprocess; // what a chain does to a stream
 mod recordings; // what the tests stream
