@@ -1,7 +1,8 @@
 //! Accepts connections and serves a router on them.
 //! Enters: a bound listener. Leaves: requests to the router; connections that end with grace, or at their limit.
-//! Owns: the sockets. Must hold: a connection that sends nothing, or slowly, ends at its limit; what hyper answers by
-//! itself (a header too large, bytes that are no HTTP) is problem+json too; TCP_NODELAY is on.
+//! Owns: the sockets. Must hold: a connection that sends nothing, or slowly, ends at its limit, or soon after all
+//! closes; what hyper answers by itself (a header too large, bytes that are no HTTP) is problem+json too; TCP_NODELAY is
+//! on.
 //! Must not know: routes.
 //!
 //! Why not `axum::serve`: it has no limit before the first byte or header, and none on connections.
@@ -14,20 +15,21 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Body;
 use axum::extract::ConnectInfo;
 use bytes::Bytes;
-use hyper::body::{Frame, Incoming, SizeHint};
+use http::{HeaderValue, header};
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, Sleep, sleep, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
 
+use super::body::Requests;
 use crate::domain::request::RequestId;
 use crate::error::{Fault, Kind};
 use crate::metrics::Metrics;
@@ -72,6 +74,9 @@ const GRACE: Duration = Duration::from_millis(20);
 /// How long, once all is closing, a client may take nothing of what is written to it: one that listens to a session
 /// without reading would hold the end of the server.
 const STUCK: Duration = Duration::from_secs(1);
+
+/// How long, once all is closing, the rest of a request that has begun is waited for.
+const LATE: Duration = Duration::from_millis(250);
 
 /// Fields of a request's header: as many as hyper takes where it is told nothing.
 const FIELDS: usize = 100;
@@ -176,11 +181,20 @@ async fn connection(
             return;
         }
     }
-    let body_stall = door.limits.body_stall;
+    let requests = Requests::new(door.limits.body_stall);
+    let served = Arc::clone(&requests);
     let service = hyper::service::service_fn(move |request: http::Request<Incoming>| {
-        let mut request = request.map(|inner| Body::new(Stalling { inner, limit: body_stall, until: None }));
+        let is_held_back = request.headers().contains_key(header::EXPECT);
+        let mut request = request.map(|inner| served.body(inner));
         request.extensions_mut().insert(ConnectInfo(peer));
-        router.clone().oneshot(request)
+        let (answer, served) = (router.clone().oneshot(request), Arc::clone(&served));
+        async move {
+            let mut response = answer.await?;
+            if !served.is_over(is_held_back).await {
+                response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
+            Ok::<_, std::convert::Infallible>(response)
+        }
     });
     let blocked = Arc::new(Blocked::default());
     let socket = Socket {
@@ -198,6 +212,10 @@ async fn connection(
             sleep(STUCK / 4).await;
         }
     });
+    let mut late = std::pin::pin!(async {
+        door.soft.cancelled().await;
+        sleep(LATE).await;
+    });
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(door.limits.header)
@@ -207,7 +225,7 @@ async fn connection(
         .with_upgrades();
     // Once before anything else: asked to stop before it has read, hyper closes over bytes that are there.
     let begun = futures::poll!(Pin::new(&mut connection));
-    let mut asked = false;
+    let (mut asked, mut is_late) = (false, false);
     let ended = match begun {
         Poll::Ready(ended) => ended,
         Poll::Pending => loop {
@@ -225,6 +243,15 @@ async fn connection(
                     Pin::new(&mut connection).graceful_shutdown();
                 }
                 ended = Pin::new(&mut connection) => break ended,
+                () = &mut late, if !is_late => {
+                    // Asked to stop, hyper waits for the first header to end as long as ever.
+                    if !requests.have_begun() {
+                        tracing::debug!(%peer, "a connection whose header had not come whole was closed");
+                        return;
+                    }
+                    is_late = true;
+                    requests.give_up();
+                }
             }
         },
     };
@@ -403,43 +430,6 @@ impl AsyncWrite for Socket {
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_own(cx))?;
         Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-}
-
-/// A request's body that fails when it stands still for too long.
-struct Stalling {
-    inner: Incoming,
-    limit: Duration,
-    /// Runs while a piece is awaited; a body that is there whole costs no timer.
-    until: Option<Pin<Box<Sleep>>>,
-}
-
-impl hyper::body::Body for Stalling {
-    type Data = Bytes;
-    type Error = axum::BoxError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        if let Poll::Ready(frame) = Pin::new(&mut self.inner).poll_frame(cx) {
-            self.until = None;
-            return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
-        }
-        let limit = self.limit;
-        let until =
-            self.until.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(Instant::now() + limit)));
-        ready!(until.as_mut().poll(cx));
-        let what = format!("the body stood still for {} s", limit.as_secs_f64());
-        Poll::Ready(Some(Err(io::Error::new(io::ErrorKind::TimedOut, what).into())))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
     }
 }
 
@@ -730,6 +720,28 @@ mod tests {
         let address = server.address;
         server.stop().await;
         assert!(TcpStream::connect(address).await.is_err(), "the listener is closed");
+    }
+
+    #[tokio::test]
+    async fn a_request_that_is_handled_keeps_its_time_after_the_stop_and_one_that_has_not_come_whole_has_none()
+     {
+        let server = server(limits()).await;
+        let mut handled = server.connect().await;
+        handled.write_all(b"GET /held HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+        server.until_held(1).await;
+        let mut header = server.connect().await;
+        header.write_all(b"GET / HTTP/1.1\r\nhost: ").await.unwrap();
+        let mut body = server.connect().await;
+        body.write_all(b"POST /body HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\nhalf").await.unwrap();
+        server.works().await;
+        server.door.soft.cancel();
+        assert_eq!(to_the_end(&mut header).await, "");
+        let given_up = to_the_end(&mut body).await;
+        assert!(given_up.starts_with("HTTP/1.1 400") && given_up.contains("connection: close"), "{given_up}");
+        // Both were waited for, so the time of what is late is over.
+        server.release.notify_one();
+        assert!(to_the_end(&mut handled).await.ends_with("released"));
+        server.stop().await;
     }
 
     #[tokio::test]

@@ -1,6 +1,6 @@
 //! Bodies of the schema: JSON or protobuf in, the same out; faults as problem+json.
 
-use std::time::Duration;
+use std::error::Error;
 
 use axum::body::Body;
 use axum::extract::{FromRequest, FromRequestParts, Request};
@@ -13,6 +13,7 @@ use prost::Message as ProstMessage;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::body::GivenUp;
 use crate::app::{App, beside, is_large};
 use crate::domain::caller::Caller;
 use crate::error::{Fault, Kind, clip};
@@ -182,27 +183,20 @@ where
     }
 }
 
-/// Reads the body of a request up to its limit. Errors: `too_large`, `malformed` (it broke off).
+/// Reads the body of a request up to its limit. Errors: `too_large`, `malformed` (it broke off), `unavailable` (it was
+/// still coming when the server closed).
 pub async fn whole(request: Request, limit_bytes: usize) -> Result<Bytes, Fault> {
     let announced = request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
     if announced.and_then(|text| text.parse::<u64>().ok()).is_some_and(|bytes| bytes > limit_bytes as u64) {
-        // One that waits for our word to send it has sent nothing.
-        if !request.headers().contains_key(header::EXPECT) {
-            pass_over(request.into_body()).await;
-        }
         return Err(over_limit(limit_bytes));
     }
-    read(request.into_body(), limit_bytes).await
-}
-
-/// Reads a body up to its limit.
-async fn read(mut body: Body, limit_bytes: usize) -> Result<Bytes, Fault> {
-    match Limited::new(&mut body, limit_bytes).collect().await {
+    match Limited::new(request.into_body(), limit_bytes).collect().await {
         Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => {
-            pass_over(body).await;
-            Err(over_limit(limit_bytes))
-        }
+        Err(error) if error.is::<LengthLimitError>() => Err(over_limit(limit_bytes)),
+        Err(error) if is_given_up(&*error) => Err(Fault::new(
+            Kind::Unavailable,
+            "the server is draining, and the rest of the body had not come; send it elsewhere",
+        )),
         Err(_) => Err(Fault::new(
             Kind::Malformed,
             "the body broke off before its end, or its chunks are none of HTTP",
@@ -210,20 +204,9 @@ async fn read(mut body: Body, limit_bytes: usize) -> Result<Bytes, Fault> {
     }
 }
 
-/// Reads on for a while and keeps nothing: a client that is still writing when the connection closes sees a broken pipe
-/// and not its answer.
-async fn pass_over(mut body: Body) {
-    const MOST_BYTES: usize = 16 << 20;
-    const LONGEST: Duration = Duration::from_secs(2);
-    let all = async {
-        let mut passed = 0;
-        while passed < MOST_BYTES {
-            let Some(Ok(frame)) = body.frame().await else { return };
-            passed += frame.data_ref().map_or(0, Bytes::len);
-        }
-    };
-    // Why ignored: whoever is slower is answered now, and may not see it.
-    let _ = tokio::time::timeout(LONGEST, all).await;
+/// Whether a body failed because all is closing; the reader's errors are wrapped in one another.
+fn is_given_up(error: &(dyn Error + 'static)) -> bool {
+    std::iter::successors(Some(error), |&error| error.source()).any(|error| error.is::<GivenUp>())
 }
 
 fn over_limit(limit_bytes: usize) -> Fault {

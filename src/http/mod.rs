@@ -1,10 +1,11 @@
 //! HTTP: a route is decoded, given to one call of `app`, and encoded.
 //! Enters: requests. Leaves: messages of the schema as JSON or protobuf, tables where many rows come, faults as
-//! `application/problem+json`. Owns: the routes. Must hold: a handler is thin; every fault has a body; no body is read
-//! past its limit, and none of a caller that may not; a route and what the document says of it are one. Must not know: sessions, models, the store (only
-//! `app`).
+//! `application/problem+json`. Owns: the routes. Must hold: a handler is thin; every fault has a body; no body is kept
+//! past its limit, and none of a caller that may not; a route and what the document says of it are one. Must not know:
+//! sessions, models, the store (only `app`).
 
 pub mod accept; // connections, their limits and their end
+mod body; // a request's body as it comes, and what is left of it
 mod library; // runs, outputs, events
 mod live; // sessions and frames
 mod message; // bodies in and out

@@ -28,6 +28,8 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, sleep_until, 
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::error::{Error, ProtocolError};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+use tokio_tungstenite::tungstenite::protocol::frame::Frame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::{CloseCode, Data, OpCode};
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Message, Role, WebSocketConfig};
 use tokio_util::sync::CancellationToken;
 
@@ -175,6 +177,8 @@ struct Ups {
     socket: SplitStream<Socket>,
     form: Form,
     message_bytes: usize,
+    /// The rig has closed it with a code that none may send.
+    is_closed_badly: bool,
 }
 
 impl Stream for Ups {
@@ -191,6 +195,14 @@ impl Stream for Ups {
                 }
             };
             match message {
+                Message::Close(Some(frame)) if is_answered_by_the_library(&frame) => {
+                    self.is_closed_badly = true;
+                    return Poll::Ready(Some(Heard::BrokeOff(Fault::new(
+                        Kind::Malformed,
+                        "not WebSocket: found a close frame with a code that none may send, expected 1000 to 1003, \
+                         1007 to 1013 or 3000 to 4999 (RFC 6455)",
+                    ))));
+                }
                 Message::Close(_) => return Poll::Ready(None),
                 Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => {}
                 message => {
@@ -203,6 +215,12 @@ impl Stream for Ups {
     }
 }
 
+/// Whether this is not the rig's close frame but the library's answer to one whose code may not be sent.
+/// Why by its phrase: that is all that the library lets be known of it.
+fn is_answered_by_the_library(frame: &CloseFrame) -> bool {
+    frame.code == CloseCode::Protocol && frame.reason.as_str() == "Protocol violation"
+}
+
 /// What ended a stream on the rig's side.
 fn broke_off(error: &Error, message_bytes: usize) -> Fault {
     match error {
@@ -212,7 +230,10 @@ fn broke_off(error: &Error, message_bytes: usize) -> Fault {
         Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) | Error::Io(_) => {
             Fault::new(Kind::Unavailable, "the stream broke off")
         }
-        Error::Utf8(_) => Fault::new(Kind::Malformed, "not WebSocket: a text message is not UTF-8"),
+        Error::Utf8(_) => Fault::new(
+            Kind::Malformed,
+            "not WebSocket: the text of a message, or of a close frame, is not UTF-8",
+        ),
         Error::Protocol(broken) => Fault::new(Kind::Malformed, format!("not WebSocket: {}", rule(broken))),
         _ => Fault::new(Kind::Malformed, "not WebSocket: the bytes are no frames of it"),
     }
@@ -280,7 +301,7 @@ async fn hold(
         let pulse = Pulse::new();
         let road = Noted { road: TokioIo::new(upgraded), pulse: Arc::clone(&pulse) };
         let (down, socket) = WebSocketStream::from_raw_socket(road, Role::Server, Some(config)).await.split();
-        let ups = Ups { socket, form, message_bytes: streams.message_bytes };
+        let ups = Ups { socket, form, message_bytes: streams.message_bytes, is_closed_badly: false };
         let line = Line { talk: attached.talk(ups), down, form, pulse, streams };
         line.hold(&who, revoked).await;
     };
@@ -380,23 +401,45 @@ impl Line {
         Ok(None)
     }
 
-    /// Says why it ends, detaches, and lets the last words arrive.
-    async fn end(mut self, why: Option<Fault>, who: &Caller) -> Result<(), Error> {
+    /// Detaches, says why it ends, and lets the last words arrive.
+    async fn end(self, why: Option<Fault>, who: &Caller) -> Result<(), Error> {
+        let Self { talk, mut down, form, streams, .. } = self;
+        let Ups { socket, is_closed_badly, .. } = talk.into_ups();
         let (code, reason) =
             why.as_ref().map_or((1000, "closed"), |why| (close_code(why.kind), why.kind.word()));
-        if let Some(why) = why {
-            let fault = wire::fault::message(&why, who.request_id.as_str());
-            self.down.feed(self.form.write(v1::down::Message::Fault(fault))).await?;
-        }
         let close = CloseFrame { code: code.into(), reason: reason.into() };
-        // Why ignored: a rig that closed first has its answer already.
-        let _ = self.down.send(Message::Close(Some(close))).await;
-        let _ = self.down.flush().await;
-        let Ok(socket) = self.down.reunite(self.talk.into_ups().socket) else { return Ok(()) };
+        let fault = why.map(|why| {
+            let fault = wire::fault::message(&why, who.request_id.as_str());
+            form.write(v1::down::Message::Fault(fault))
+        });
+        // Behind a close frame the socket sends nothing but its own answer; to a bad one we have another, and what still
+        // lies in its buffer is lost, as the rig wanted.
+        let mut own = Vec::new();
+        if is_closed_badly {
+            if let Some(fault) = fault {
+                frame(fault).format(&mut own)?;
+            }
+            Frame::close(Some(close)).format(&mut own)?;
+        } else {
+            if let Some(fault) = fault {
+                down.feed(fault).await?;
+            }
+            // Why ignored: a rig that closed first has its answer already.
+            let _ = down.send(Message::Close(Some(close))).await;
+            let _ = down.flush().await;
+        }
+        let Ok(socket) = down.reunite(socket) else { return Ok(()) };
         let mut road = socket.into_inner();
+        road.write_all(&own).await?;
         road.shutdown().await?;
-        Ok(read_over(road, &self.streams.closing).await?)
+        Ok(read_over(road, &streams.closing).await?)
     }
+}
+
+/// A message of ours as the one frame that carries it.
+fn frame(message: Message) -> Frame {
+    let kind = if message.is_text() { Data::Text } else { Data::Binary };
+    Frame::message(message.into_data(), OpCode::Data(kind), true)
 }
 
 /// Reads what still comes until the rig closes its side, or is silent while all is closing.

@@ -25,7 +25,8 @@ impl Broken {
             if [message, field].iter().any(|name| name.is_empty() || name.contains(' ')) {
                 break;
             }
-            fields.push(field);
+            // The reader names them as the code does, where a word of the schema is one of Rust's.
+            fields.push(field.strip_prefix("r#").unwrap_or(field));
             rest = after;
         }
         fields.reverse();
@@ -82,6 +83,8 @@ mod tests {
         inner: Option<Inner>,
         #[prost(uint64, tag = "3")]
         level: u64,
+        #[prost(bool, tag = "5")]
+        r#final: bool,
     }
 
     #[derive(Clone, PartialEq, Message)]
@@ -99,13 +102,14 @@ mod tests {
     #[test]
     fn each_way_to_be_no_message_has_its_words_and_its_path() {
         let endless = [0x18, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 1];
-        let cases: [(&[u8], &str); 11] = [
+        let cases: [(&[u8], &str); 12] = [
             (&[0x0a, 5, b'a'], "in `name` the bytes end inside a field"),
             (&[0x0a, 1, 0xff], "in `name` a text is not UTF-8"),
             (&[0x08, 1], "in `name` a field comes in another form; expected a length and so many bytes"),
             (&[0x12, 2, 0x0a, 7], "in `inner.values` "),
             (&[0x12, 2, 0x12, 0], "in `inner.count` a field comes in another form; expected a varint"),
             (&[0x12, 2, 0x08, 0], "in `inner.values` a field comes in another form; expected 8 bytes"),
+            (&[0x2a, 0], "in `final` a field comes in another form; expected a varint"),
             (&endless, "in `level` a number does not end"),
             (&[0xff, 0xff], "a number does not end"),
             (&[0x00], "a field has the number 0"),
@@ -129,7 +133,7 @@ mod tests {
             random in prop::collection::vec(any::<u8>(), 0..24),
         ) {
             let inner = Inner { values, count: 7 };
-            let mut damaged = Outer { name, inner: Some(inner), level: 900 }.encode_to_vec();
+            let mut damaged = Outer { name, inner: Some(inner), level: 900, r#final: true }.encode_to_vec();
             for (at, byte) in cuts {
                 let at = at.index(damaged.len());
                 damaged[at] = byte;
@@ -139,7 +143,7 @@ mod tests {
                 let Err(error) = Outer::decode(&bytes[..]) else { continue };
                 let said = Broken::of(&error).to_string();
                 prop_assert!(!said.contains("a field cannot be read"), "{error}");
-                for phrase in ["Protobuf", "underflow", "varint:", "wire type:", "delimited", "tag value"] {
+                for phrase in ["Protobuf", "underflow", "varint:", "wire type:", "delimited", "tag value", "r#"] {
                     prop_assert!(!said.contains(phrase), "{said}");
                 }
             }

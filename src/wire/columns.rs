@@ -193,7 +193,11 @@ fn fields(schema: &Schema<'_>) -> Result<(Vec<String>, Dtype), Fault> {
     for field in fields {
         let name = field.name().unwrap_or_default();
         let dtype = dtype(&field).ok_or_else(|| {
-            let found = field.type_type().variant_name().unwrap_or("a type that is not known");
+            let found = match field.type_type() {
+                // What a column is called that does not say its type.
+                Type::NONE => "no type",
+                other => other.variant_name().unwrap_or("a type that is not known"),
+            };
             let dictionary = if field.dictionary().is_some() { "a dictionary of " } else { "" };
             let expected = "plain values: int8 to int64, uint8 to uint64, float16, float32, float64 or bool";
             Fault::mismatch(column(name), expected, format!("{dictionary}{found}"))
@@ -386,6 +390,21 @@ mod tests {
             assert_eq!(fault.kind, kind, "{}", fault.detail);
             assert!(parts.iter().all(|part| fault.detail.contains(part)), "{}", fault.detail);
         }
+    }
+
+    #[test]
+    fn a_column_that_does_not_say_its_type_is_refused_in_our_words() {
+        let whole = stream(&[vec![("a", floats(&[1.0]))]]);
+        // One byte of the schema is the type, by its number.
+        let places = (8..whole.len()).filter(|&at| whole[at] == Type::FloatingPoint.0);
+        let refused = places.filter_map(|at| {
+            let mut bent = whole.clone();
+            bent[at] = Type::NONE.0;
+            read(bent).err().map(|fault| fault.detail)
+        });
+        let said: Vec<String> = refused.filter(|detail| detail.contains("plain values")).collect();
+        assert_eq!(said.len(), 1, "{said:?}");
+        assert!(said[0].contains("column `a`") && said[0].contains("found no type"), "{said:?}");
     }
 
     proptest! {

@@ -39,6 +39,7 @@ mod outputs; // values of a run in every form
 mod overload; // more sessions than there is room for
 mod parity; // every road answers alike
 mod other_library; // a journal feeds one library, whatever lies where that was
+mod pieces; // requests that come in pieces
 mod postgres; // a library in PostgreSQL: there, away, silent, shared
 mod preprocess; // what a chain does to a stream
 mod recordings; // what the tests stream

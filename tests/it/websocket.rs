@@ -112,7 +112,10 @@ async fn bytes_that_break_a_rule_of_websocket_end_the_stream_with_what_is_expect
         (&[0x83, 0x80, 0, 0, 0, 0], "the opcode 3", "0, 1, 2, 8, 9 or 10"),
         (&[0x80, 0x80, 0, 0, 0, 0], "a piece of a message that did not begin", "a text or binary frame"),
         (&[0x09, 0x80, 0, 0, 0, 0], "a control frame in pieces", "it whole"),
-        (&[0x81, 0x81, 0, 0, 0, 0, 0xff], "a text message is not UTF-8", ""),
+        (&[0x81, 0x81, 0, 0, 0, 0, 0xff], "the text of a message, or of a close frame, is not UTF-8", ""),
+        (&[0x88, 0x83, 0, 0, 0, 0, 3, 232, 0xff], "of a close frame, is not UTF-8", ""),
+        (&[0x88, 0x82, 0, 0, 0, 0, 0, 1], "a close frame with a code that none may send", "1000 to 1003"),
+        (&[0x88, 0x82, 0, 0, 0, 0, 3, 237], "a close frame with a code that none may send", "3000 to 4999"),
     ] {
         let session = opened(&server, linear()).await;
         let there = path(&session.session, &session.writers["spikes"]);
@@ -127,9 +130,16 @@ async fn bytes_that_break_a_rule_of_websocket_end_the_stream_with_what_is_expect
         tokio::time::timeout(LIMIT, road.read_to_end(&mut all)).await.expect("the server ends it").unwrap();
         let told = String::from_utf8_lossy(&all);
         says(&told, &["101 Switching", "\"malformed\"", found, expected]);
-        for theirs in
-            ["protocol error", "Received", "Reserved", "encountered", "Fragmented", "UTF-8 encoding"]
-        {
+        assert!(all.ends_with(b"\x88\x0b\x03\xeamalformed"), "the last frame closes, 1002: {told}");
+        for theirs in [
+            "rotocol violation",
+            "protocol error",
+            "Received",
+            "Reserved",
+            "encountered",
+            "Fragmented",
+            "UTF-8 encoding",
+        ] {
             assert!(!told.contains(theirs), "{told}");
         }
     }
