@@ -35,10 +35,10 @@ mod montage; // channels that are not the model's
 mod nan; // what is not finite, in and out
 mod openapi; // the document against real answers
 mod order; // which frame comes next
+mod other_library; // a journal feeds one library, whatever lies where that was
 mod outputs; // values of a run in every form
 mod overload; // more sessions than there is room for
 mod parity; // every road answers alike
-mod other_library; // a journal feeds one library, whatever lies where that was
 mod pieces; // requests that come in pieces
 mod postgres; // a library in PostgreSQL: there, away, silent, shared
 mod preprocess; // what a chain does to a stream
