@@ -1,6 +1,6 @@
 """A rig: one call per bin, and an answer in time or a clear word that there is none.
 
-    python3 -m venv .venv/rig && .venv/rig/bin/pip install -r examples/requirements.txt
+    python3 setup/rig.py
     .venv/rig/bin/python examples/rig.py [ADDRESS [BINS]]
 
 sends a bin of 96 simulated units every 20 ms to the pipeline `cortex` and prints its number, `fresh`, `held` or
