@@ -210,7 +210,7 @@ fn one_who_is_alone_and_is_refused_for_its_runs_is_told_its_ingest_as_it_is() {
     lane.learn(1, Duration::from_millis(18));
     // 50 bins/s of 12 ms: 0.6 of a thread; the model's 0.9 alone are over 0.8.
     let ingest = pool.ingest("broadband", 50.0);
-    ingest.learn_bins(1, Duration::from_millis(12));
+    (0..8).for_each(|_| ingest.learn_bins(1, Duration::from_millis(12)));
     let refused = pool.admit(&[(lane.clone(), 50.0)], Some(&ingest)).expect_err("1.5 threads of 0.8");
     assert_eq!(
         refused.to_string(),
