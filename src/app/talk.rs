@@ -63,7 +63,7 @@ pub struct Talk<S> {
     feeding: Option<BoxFuture<'static, Result<(), Fault>>>,
     state: State,
     metrics: Arc<Metrics>,
-    _farewell: Farewell,
+    farewell: Farewell,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,7 +93,7 @@ impl Attached {
     pub fn talk<S: Stream<Item = Heard> + Unpin>(self, ups: S) -> Talk<S> {
         let Self { attachment, metrics, farewell } = self;
         let attachment = Arc::new(attachment);
-        Talk { attachment, ups, feeding: None, state: State::Fresh, metrics, _farewell: farewell }
+        Talk { attachment, ups, feeding: None, state: State::Fresh, metrics, farewell }
     }
 }
 
@@ -120,8 +120,12 @@ impl<S: Stream<Item = Heard> + Unpin> Talk<S> {
             tokio::select! {
                 biased;
                 outgoing = self.attachment.next() => match outgoing {
-                    Outgoing::Message(message) => {
+                    Outgoing::Message(mut message) => {
                         self.count(&message);
+                        if let Down::Fault(fault) = &mut message {
+                            // A session knows no requests; this is the one that the stream is.
+                            fault.request_id.clone_from(&self.farewell.who.request_id);
+                        }
                         return Some(Ok(message));
                     }
                     Outgoing::Room => {}

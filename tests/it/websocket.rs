@@ -170,11 +170,13 @@ async fn a_message_that_cannot_be_read_is_malformed_and_the_stream_goes_on() {
             let fault = socket.fault().await;
             assert_eq!((fault.kind.as_str(), fault.status), ("malformed", 400), "{}", fault.detail);
             says(&fault.detail, parts);
+            assert!(!fault.request_id.is_empty(), "the log knows the stream by it");
             assert_eq!(bins(&socket.send(counts(seq, seq, &[ROW])).await), seq..seq + 1);
         }
         socket.put(counts(9, 9, &[ROW])).await;
         let fault = socket.fault().await;
         assert_eq!((fault.kind.as_str(), fault.seq), ("expected_seq", Some(9)));
+        assert!(!fault.request_id.is_empty());
         socket.close().await;
     }
     assert!(server.metric("latentd_rejected_total", "malformed").await >= 7.0);
